@@ -1,0 +1,59 @@
+/*
+ * The ledger: what happened, counted, per vcpu, split by who was running.
+ *
+ * Code charges events (events.def: one meaning a line); it never charges cycles. Prices live in profiles (hw/), and the
+ * product is made in report/. Charging is one increment, always compiled in, so there is one build and it always counts.
+ * A vcpu's ledger is written by the thread that runs that vcpu and by nobody else.
+ */
+#pragma once
+
+#include "base/types.h"
+
+enum event {
+#define EVENT(symbol, name, group, text) EVENT_##symbol,
+#include "ledger/events.def"
+#undef EVENT
+	EVENT_COUNT
+};
+
+enum event_group {
+	GROUP_WORK,   /* instructions, accesses: what the guest did */
+	GROUP_TLB,    /* look-ups that missed */
+	GROUP_WALK,   /* page-table references, by dimension and level */
+	GROUP_EXIT,   /* exits a hardware-assisted VMM would take, by cause */
+	GROUP_PAGING, /* what the strategy did inside its exits: fills, violations, flushes */
+	GROUP_GUEST,  /* guest events that cost bare metal too: faults, interrupts */
+};
+
+/* Who was running when it happened. */
+enum ring { RING_KERNEL, RING_USER, RING_COUNT };
+
+struct ledger {
+	uint64_t count[EVENT_COUNT][RING_COUNT];
+	enum ring ring; /* kept by the engine at every change of privilege */
+};
+
+static inline void ledger_charge(struct ledger *l, enum event e)
+{
+	l->count[e][l->ring]++;
+}
+
+static inline void ledger_charge_many(struct ledger *l, enum event e, uint64_t n)
+{
+	l->count[e][l->ring] += n;
+}
+
+static inline uint64_t ledger_total(const struct ledger *l, enum event e)
+{
+	return l->count[e][RING_KERNEL] + l->count[e][RING_USER];
+}
+
+/* The name in reports and JSON ("exit.cr3_write"), its group, and one sentence saying what is counted. */
+const char *event_name(enum event e);
+enum event_group event_group(enum event e);
+const char *event_text(enum event e);
+/* -1 if there is none of that name. */
+int event_from_name(const char *name);
+
+/* Adds every count of `from` to `to` (for totals over vcpus). */
+void ledger_add(struct ledger *to, const struct ledger *from);

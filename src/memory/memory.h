@@ -1,0 +1,99 @@
+/*
+ * Guest-physical memory: RAM slots, page watches, the dirty log.
+ *
+ * RAM is one host mapping cut into memslots: [0, ram) with the PC hole (3 GiB..4 GiB, see MEMORY_HOLE_*) left out, the rest
+ * above 4 GiB. Everything that is not in a slot is the bus's business (MMIO).
+ *
+ * Watches: each 4 KiB page has a byte of flags. Who writes guest memory (engine, device, loader) must go through memory_write*,
+ * or must have asked memory_page_flags() first and call memory_notify_write() after writing to a page whose flags are not
+ * 0. The floors above (block cache, shadow paging, dirty log) plug in as watchers, typed here.
+ *
+ * Locking: one vcpu thread in `interp`. Flags are single bytes, so other threads may read them.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/types.h"
+
+#define MEMORY_HOLE_START 0xc0000000ull /* 3 GiB: below it RAM */
+#define MEMORY_HOLE_END 0x100000000ull	/* 4 GiB: above it the rest of RAM */
+
+struct memslot {
+	gpa_t base;
+	uint64_t size_bytes;
+	uint8_t *host;
+	bool is_rom; /* guest writes are dropped */
+};
+
+/* Why writes to a page must be seen. */
+enum page_flag {
+	PAGE_CODE = 1 << 0,  /* a cached block was decoded from it */
+	PAGE_TABLE = 1 << 1, /* a strategy holds translations derived from it */
+	PAGE_CLEAN = 1 << 2, /* dirty log is on and the page was not yet written */
+	PAGE_ROM = 1 << 3,
+};
+
+struct memory_watcher {
+	/* Called after `size_bytes` bytes at `address` (all in one page) were written while the page had one of `flags` set. */
+	void (*written)(void *opaque, gpa_t address, unsigned size_bytes);
+	void *opaque; /* borrowed */
+	uint8_t flags;
+};
+
+/* Told whenever a flag is set on a page, so that cached write permissions can be dropped: this is how a software TLB
+ * learns that a page it may write directly is now watched. */
+struct memory_flag_listener {
+	void (*changed)(void *opaque, gpa_t page);
+	void *opaque; /* borrowed */
+};
+
+#define MEMORY_SLOTS_MAX 8
+#define MEMORY_WATCHERS_MAX 24
+
+struct memory {
+	struct memslot slots[MEMORY_SLOTS_MAX];
+	unsigned slot_count;
+	uint64_t ram_bytes;
+	uint8_t *ram;		 /* the one mapping behind the RAM slots */
+	uint8_t *page_flags;	 /* one byte per page of every slot, indexed by memory_page_index */
+	uint64_t page_count;	 /* of page_flags */
+	struct memory_watcher watchers[MEMORY_WATCHERS_MAX];
+	unsigned watcher_count;
+	struct memory_flag_listener listeners[MEMORY_WATCHERS_MAX];
+	unsigned listener_count;
+	uint8_t *dirty_bitmap; /* NULL while the dirty log is off */
+};
+
+/* Makes `ram_bytes` of zeroed RAM (a multiple of 4 KiB; mapped without reserving, so untouched pages cost nothing).
+ * -EINVAL, -ENOMEM with a message. */
+int memory_create(struct memory **out, uint64_t ram_bytes, struct error *e);
+void memory_destroy(struct memory *m);
+
+/* The slot that holds `a`, or NULL. */
+const struct memslot *memory_slot(const struct memory *m, gpa_t a);
+
+/* Where the guest sees `size_bytes` bytes at `a`, all inside one slot, in host memory; NULL if not all of it is in one slot.
+ * Reading is free; before writing see the rule above. */
+uint8_t *memory_host(const struct memory *m, gpa_t a, uint64_t size_bytes);
+
+/* The other way: the guest-physical address behind a host pointer into RAM; false if it is none. */
+bool memory_gpa(const struct memory *m, const uint8_t *host, gpa_t *out);
+
+/* The flags of the page at `a`; 0 for what is not in a slot. */
+uint8_t memory_page_flags(const struct memory *m, gpa_t a);
+void memory_set_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
+void memory_clear_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
+
+/* Copies; every byte must lie in slots (it may cross from one to the next): -EFAULT and nothing copied if not. Writes to ROM
+ * are dropped. Writes call the watchers. For loaders and devices' DMA. */
+int memory_read(const struct memory *m, gpa_t a, void *bytes, uint64_t size_bytes);
+int memory_write(struct memory *m, gpa_t a, const void *bytes, uint64_t size_bytes);
+
+/* Tells the watchers of a write the caller did through a host pointer, within one page. */
+void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes);
+
+/* -ENOSPC when there are too many. Watchers live as long as the memory. */
+int memory_add_watcher(struct memory *m, struct memory_watcher watcher);
+
+/* -ENOSPC when there are too many. */
+int memory_add_flag_listener(struct memory *m, struct memory_flag_listener listener);
