@@ -70,17 +70,46 @@ int memory_create(struct memory **out, uint64_t ram_bytes, struct error *e);
 void memory_destroy(struct memory *m);
 
 /* The slot that holds `a`, or NULL. */
-const struct memslot *memory_slot(const struct memory *m, gpa_t a);
+static inline const struct memslot *memory_slot(const struct memory *m, gpa_t a)
+{
+	for (unsigned i = 0; i < m->slot_count; i++)
+		if (likely(a.v - m->slots[i].base.v < m->slots[i].size_bytes))
+			return &m->slots[i];
+	return NULL;
+}
 
 /* Where the guest sees `size_bytes` bytes at `a`, all inside one slot, in host memory; NULL if not all of it is in one slot.
  * Reading is free; before writing see the rule above. */
-uint8_t *memory_host(const struct memory *m, gpa_t a, uint64_t size_bytes);
+static inline uint8_t *memory_host(const struct memory *m, gpa_t a, uint64_t size_bytes)
+{
+	const struct memslot *slot = memory_slot(m, a);
+	if (unlikely(!slot))
+		return NULL;
+	uint64_t offset = a.v - slot->base.v;
+	return likely(size_bytes <= slot->size_bytes - offset) ? slot->host + offset : NULL;
+}
+
+/* Where page_flags and the dirty bitmap have the page at `a`; MEMORY_NO_PAGE for what is not in a slot. */
+#define MEMORY_NO_PAGE UINT64_MAX
+static inline uint64_t memory_page_index(const struct memory *m, gpa_t a)
+{
+	const struct memslot *slot = memory_slot(m, a);
+	if (unlikely(!slot))
+		return MEMORY_NO_PAGE;
+	return ((uint64_t)(slot->host - m->ram) + (a.v - slot->base.v)) >> PAGE_SHIFT;
+}
 
 /* The other way: the guest-physical address behind a host pointer into RAM; false if it is none. */
 bool memory_gpa(const struct memory *m, const uint8_t *host, gpa_t *out);
 
 /* The flags of the page at `a`; 0 for what is not in a slot. */
-uint8_t memory_page_flags(const struct memory *m, gpa_t a);
+static inline uint8_t memory_page_flags(const struct memory *m, gpa_t a)
+{
+	uint64_t index = memory_page_index(m, a);
+	return likely(index != MEMORY_NO_PAGE) ? m->page_flags[index] : 0;
+}
+
+/* A page's listeners hear of a flag that was not set before. Pages outside the slots are left alone. */
 void memory_set_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
 void memory_clear_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
 
@@ -97,3 +126,10 @@ int memory_add_watcher(struct memory *m, struct memory_watcher watcher);
 
 /* -ENOSPC when there are too many. */
 int memory_add_flag_listener(struct memory *m, struct memory_flag_listener listener);
+
+/* The dirty log. Start marks every page PAGE_CLEAN (-ENOMEM); from then on a page's first write sets its bit. Collect copies the
+ * bitmap (one bit a page, memory_page_index order, memory_dirty_bytes() long) and starts a new round. Stop ends it. */
+int memory_dirty_start(struct memory *m, struct error *e);
+uint64_t memory_dirty_bytes(const struct memory *m);
+void memory_dirty_collect(struct memory *m, uint8_t *bitmap);
+void memory_dirty_stop(struct memory *m);
