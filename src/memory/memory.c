@@ -1,9 +1,10 @@
 /*
- * Guest RAM as one anonymous mapping, cut into the slots below and above the PC hole, with one byte of flags a page.
+ * Guest RAM as one anonymous mapping, cut into the slots below and above the PC hole, with one byte
+ * of flags a page.
  *
- * Invariant: every slot lies inside the mapping `ram`, so a page's index is its distance from the mapping's start, and
- * page_flags has exactly one byte for each. A write is seen by a watcher if, and only if, the page had one of the watcher's
- * flags when the write happened.
+ * Invariant: every slot lies inside the mapping `ram`, so a page's index is its distance from the
+ * mapping's start, and page_flags has exactly one byte for each. A write is seen by a watcher if,
+ * and only if, the page had one of the watcher's flags when the write happened.
  */
 #include "memory/memory.h"
 
@@ -19,15 +20,18 @@
 
 static void *map_zeroed(uint64_t size_bytes)
 {
-	void *p = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* Overcommit would let a mapping of any size succeed and the host die later: refuse what can never be there. */
+/* Overcommit would let a mapping of any size succeed and the host die later: refuse what can never
+ * be there. */
 static int check_size(uint64_t ram_bytes, struct error *e)
 {
 	if (ram_bytes == 0)
-		return error_set(e, -EINVAL, "guest memory of 0 bytes: a guest needs at least 1 MiB");
+		return error_set(e, -EINVAL,
+				 "guest memory of 0 bytes: a guest needs at least 1 MiB");
 	if (ram_bytes % PAGE_SIZE_BYTES)
 		return error_set(e, -EINVAL, "guest memory of %llu bytes: not a multiple of 4096",
 				 (unsigned long long)ram_bytes);
@@ -36,8 +40,10 @@ static int check_size(uint64_t ram_bytes, struct error *e)
 		return 0;
 	uint64_t have = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
 	if (ram_bytes > have)
-		return error_set(e, -ENOMEM, "guest memory of %llu MiB: this host has %llu MiB, swap included",
-				 (unsigned long long)(ram_bytes / MIB), (unsigned long long)(have / MIB));
+		return error_set(e, -ENOMEM,
+				 "guest memory of %llu MiB: this host has %llu MiB, swap included",
+				 (unsigned long long)(ram_bytes / MIB),
+				 (unsigned long long)(have / MIB));
 	return 0;
 }
 
@@ -187,7 +193,8 @@ void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes)
 	uint64_t index = memory_page_index(m, a);
 	if (index == MEMORY_NO_PAGE)
 		return;
-	/* Read once: a watcher may clear its own flag, and the others must still hear of this write. */
+	/* Read once: a watcher may clear its own flag, and the others must still hear of this
+	 * write. */
 	uint8_t flags = m->page_flags[index];
 	if (!flags)
 		return;
@@ -224,7 +231,8 @@ uint64_t memory_dirty_bytes(const struct memory *m)
 static void mark_all_clean(struct memory *m)
 {
 	for (unsigned i = 0; i < m->slot_count; i++)
-		for (uint64_t offset = 0; offset < m->slots[i].size_bytes; offset += PAGE_SIZE_BYTES)
+		for (uint64_t offset = 0; offset < m->slots[i].size_bytes;
+		     offset += PAGE_SIZE_BYTES)
 			memory_set_page_flag(m, gpa(m->slots[i].base.v + offset), PAGE_CLEAN);
 }
 

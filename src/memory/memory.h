@@ -1,12 +1,14 @@
 /*
  * Guest-physical memory: RAM slots, page watches, the dirty log.
  *
- * RAM is one host mapping cut into memslots: [0, ram) with the PC hole (3 GiB..4 GiB, see MEMORY_HOLE_*) left out, the rest
- * above 4 GiB. Everything that is not in a slot is the bus's business (MMIO).
+ * RAM is one host mapping cut into memslots: [0, ram) with the PC hole (3 GiB..4 GiB, see
+ * MEMORY_HOLE_*) left out, the rest above 4 GiB. Everything that is not in a slot is the bus's
+ * business (MMIO).
  *
- * Watches: each 4 KiB page has a byte of flags. Who writes guest memory (engine, device, loader) must go through memory_write*,
- * or must have asked memory_page_flags() first and call memory_notify_write() after writing to a page whose flags are not
- * 0. The floors above (block cache, shadow paging, dirty log) plug in as watchers, typed here.
+ * Watches: each 4 KiB page has a byte of flags. Who writes guest memory (engine, device, loader)
+ * must go through memory_write*, or must have asked memory_page_flags() first and call
+ * memory_notify_write() after writing to a page whose flags are not 0. The floors above (block
+ * cache, shadow paging, dirty log) plug in as watchers, typed here.
  *
  * Locking: one vcpu thread in `interp`. Flags are single bytes, so other threads may read them.
  */
@@ -34,14 +36,15 @@ enum page_flag {
 };
 
 struct memory_watcher {
-	/* Called after `size_bytes` bytes at `address` (all in one page) were written while the page had one of `flags` set. */
+	/* Called after `size_bytes` bytes at `address` (all in one page) were written while the
+	 * page had one of `flags` set. */
 	void (*written)(void *opaque, gpa_t address, unsigned size_bytes);
 	void *opaque; /* borrowed */
 	uint8_t flags;
 };
 
-/* Told whenever a flag is set on a page, so that cached write permissions can be dropped: this is how a software TLB
- * learns that a page it may write directly is now watched. */
+/* Told whenever a flag is set on a page, so that cached write permissions can be dropped: this is
+ * how a software TLB learns that a page it may write directly is now watched. */
 struct memory_flag_listener {
 	void (*changed)(void *opaque, gpa_t page);
 	void *opaque; /* borrowed */
@@ -54,9 +57,9 @@ struct memory {
 	struct memslot slots[MEMORY_SLOTS_MAX];
 	unsigned slot_count;
 	uint64_t ram_bytes;
-	uint8_t *ram;		 /* the one mapping behind the RAM slots */
-	uint8_t *page_flags;	 /* one byte per page of every slot, indexed by memory_page_index */
-	uint64_t page_count;	 /* of page_flags */
+	uint8_t *ram;	     /* the one mapping behind the RAM slots */
+	uint8_t *page_flags; /* one byte per page of every slot, indexed by memory_page_index */
+	uint64_t page_count; /* of page_flags */
 	struct memory_watcher watchers[MEMORY_WATCHERS_MAX];
 	unsigned watcher_count;
 	struct memory_flag_listener listeners[MEMORY_WATCHERS_MAX];
@@ -64,8 +67,8 @@ struct memory {
 	uint8_t *dirty_bitmap; /* NULL while the dirty log is off */
 };
 
-/* Makes `ram_bytes` of zeroed RAM (a multiple of 4 KiB; mapped without reserving, so untouched pages cost nothing).
- * -EINVAL, -ENOMEM with a message. */
+/* Makes `ram_bytes` of zeroed RAM (a multiple of 4 KiB; mapped without reserving, so untouched
+ * pages cost nothing). -EINVAL, -ENOMEM with a message. */
 int memory_create(struct memory **out, uint64_t ram_bytes, struct error *e);
 void memory_destroy(struct memory *m);
 
@@ -78,8 +81,8 @@ static inline const struct memslot *memory_slot(const struct memory *m, gpa_t a)
 	return NULL;
 }
 
-/* Where the guest sees `size_bytes` bytes at `a`, all inside one slot, in host memory; NULL if not all of it is in one slot.
- * Reading is free; before writing see the rule above. */
+/* Where the guest sees `size_bytes` bytes at `a`, all inside one slot, in host memory; NULL if not
+ * all of it is in one slot. Reading is free; before writing see the rule above. */
 static inline uint8_t *memory_host(const struct memory *m, gpa_t a, uint64_t size_bytes)
 {
 	const struct memslot *slot = memory_slot(m, a);
@@ -89,7 +92,8 @@ static inline uint8_t *memory_host(const struct memory *m, gpa_t a, uint64_t siz
 	return likely(size_bytes <= slot->size_bytes - offset) ? slot->host + offset : NULL;
 }
 
-/* Where page_flags and the dirty bitmap have the page at `a`; MEMORY_NO_PAGE for what is not in a slot. */
+/* Where page_flags and the dirty bitmap have the page at `a`; MEMORY_NO_PAGE for what is not in a
+ * slot. */
 #define MEMORY_NO_PAGE UINT64_MAX
 static inline uint64_t memory_page_index(const struct memory *m, gpa_t a)
 {
@@ -109,12 +113,14 @@ static inline uint8_t memory_page_flags(const struct memory *m, gpa_t a)
 	return likely(index != MEMORY_NO_PAGE) ? m->page_flags[index] : 0;
 }
 
-/* A page's listeners hear of a flag that was not set before. Pages outside the slots are left alone. */
+/* A page's listeners hear of a flag that was not set before. Pages outside the slots are left
+ * alone. */
 void memory_set_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
 void memory_clear_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
 
-/* Copies; every byte must lie in slots (it may cross from one to the next): -EFAULT and nothing copied if not. Writes to ROM
- * are dropped. Writes call the watchers. For loaders and devices' DMA. */
+/* Copies; every byte must lie in slots (it may cross from one to the next): -EFAULT and nothing
+ * copied if not. Writes to ROM are dropped. Writes call the watchers. For loaders and devices' DMA.
+ */
 int memory_read(const struct memory *m, gpa_t a, void *bytes, uint64_t size_bytes);
 int memory_write(struct memory *m, gpa_t a, const void *bytes, uint64_t size_bytes);
 
@@ -127,8 +133,9 @@ int memory_add_watcher(struct memory *m, struct memory_watcher watcher);
 /* -ENOSPC when there are too many. */
 int memory_add_flag_listener(struct memory *m, struct memory_flag_listener listener);
 
-/* The dirty log. Start marks every page PAGE_CLEAN (-ENOMEM); from then on a page's first write sets its bit. Collect copies the
- * bitmap (one bit a page, memory_page_index order, memory_dirty_bytes() long) and starts a new round. Stop ends it. */
+/* The dirty log. Start marks every page PAGE_CLEAN (-ENOMEM); from then on a page's first write
+ * sets its bit. Collect copies the bitmap (one bit a page, memory_page_index order,
+ * memory_dirty_bytes() long) and starts a new round. Stop ends it. */
 int memory_dirty_start(struct memory *m, struct error *e);
 uint64_t memory_dirty_bytes(const struct memory *m);
 void memory_dirty_collect(struct memory *m, uint8_t *bitmap);
