@@ -31,6 +31,7 @@ struct clock {
 	uint64_t real_start_ns; /* real kind: the host's monotonic time at cycle 0 */
 	uint64_t wall_start_s;	/* seconds since 1970 at cycle 0, what the RTC shows */
 	struct timer *timers;	/* armed ones, earliest first */
+	struct timer *due;	/* armed ones that clock_run_due() has taken and not fired yet */
 	uint64_t changes;	/* counts arming and cancelling: the run loop notices a new earlier deadline by it */
 };
 

@@ -1,0 +1,135 @@
+/* Time and timers: 128-bit conversions so that nothing drifts, and one sorted list of timers (a
+ * machine has a dozen). */
+#include "clock/clock.h"
+
+#include <time.h>
+
+#define NS_PER_S 1000000000ull
+
+__extension__ typedef unsigned __int128 wide;
+
+static uint64_t saturate(wide v)
+{
+	return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+}
+
+/* a * b / divisor, exact, rounded down or up. */
+static uint64_t scale_down(uint64_t a, uint64_t b, uint64_t divisor)
+{
+	return saturate((wide)a * b / divisor);
+}
+
+static uint64_t scale_up(uint64_t a, uint64_t b, uint64_t divisor)
+{
+	wide product = (wide)a * b;
+	return saturate(product / divisor + (product % divisor != 0));
+}
+
+static uint64_t host_monotonic_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz)
+{
+	*c = (struct clock){.kind = kind, .hz = hz, .wall_start_s = 946684800};
+	if (kind == CLOCK_REAL) {
+		c->real_start_ns = host_monotonic_ns();
+		c->wall_start_s = (uint64_t)time(NULL);
+	}
+}
+
+uint64_t clock_now(struct clock *c)
+{
+	if (c->kind == CLOCK_REAL) {
+		uint64_t now = clock_cycles_from_ns(c, host_monotonic_ns() - c->real_start_ns);
+		/* Never back, even if the caller's threads read the host's clock out of order. */
+		if (now > c->now_cycles)
+			c->now_cycles = now;
+	}
+	return c->now_cycles;
+}
+
+uint64_t clock_ns_from_cycles(const struct clock *c, uint64_t cycles)
+{
+	return scale_down(cycles, NS_PER_S, c->hz);
+}
+
+uint64_t clock_cycles_from_ns(const struct clock *c, uint64_t ns)
+{
+	return scale_up(ns, c->hz, NS_PER_S);
+}
+
+uint64_t clock_ticks_from_cycles(const struct clock *c, uint64_t other_hz, uint64_t cycles)
+{
+	return scale_down(cycles, other_hz, c->hz);
+}
+
+uint64_t clock_cycles_from_ticks(const struct clock *c, uint64_t other_hz, uint64_t ticks)
+{
+	return scale_up(ticks, c->hz, other_hz);
+}
+
+/* Takes `t` out of the list; false if it is not in it. */
+static bool list_remove(struct timer **list, struct timer *t)
+{
+	for (; *list; list = &(*list)->next)
+		if (*list == t) {
+			*list = t->next;
+			return true;
+		}
+	return false;
+}
+
+void timer_cancel(struct clock *c, struct timer *t)
+{
+	if (!t->is_armed)
+		return;
+	if (!list_remove(&c->timers, t))
+		list_remove(&c->due, t);
+	t->is_armed = false;
+	t->next = NULL;
+	c->changes++;
+}
+
+void timer_arm(struct clock *c, struct timer *t, uint64_t deadline_cycles)
+{
+	timer_cancel(c, t);
+	struct timer **at = &c->timers;
+	while (*at && (*at)->deadline_cycles <= deadline_cycles)
+		at = &(*at)->next;
+	t->deadline_cycles = deadline_cycles;
+	t->is_armed = true;
+	t->next = *at;
+	*at = t;
+	c->changes++;
+}
+
+uint64_t clock_next_deadline(const struct clock *c)
+{
+	return c->timers ? c->timers->deadline_cycles : CLOCK_NEVER;
+}
+
+/* What is due is moved aside first: a timer that arms itself in the past fires at the next call and
+ * cannot keep this one from ending. */
+void clock_run_due(struct clock *c)
+{
+	uint64_t now = clock_now(c);
+	struct timer **end = &c->timers;
+	while (*end && (*end)->deadline_cycles <= now)
+		end = &(*end)->next;
+	if (end == &c->timers)
+		return;
+	c->due = c->timers;
+	c->timers = *end;
+	*end = NULL;
+	while (c->due) {
+		struct timer *t = c->due;
+		c->due = t->next;
+		t->next = NULL;
+		t->is_armed = false;
+		t->fire(t->opaque, t->deadline_cycles);
+	}
+}
