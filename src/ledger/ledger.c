@@ -37,6 +37,43 @@ int event_from_name(const char *name)
 	return -1;
 }
 
+const char *event_group_name(enum event_group g)
+{
+	static const char *const names[GROUP_COUNT] = {
+		[GROUP_WORK] = "work", [GROUP_TLB] = "tlb",	  [GROUP_WALK] = "walk",
+		[GROUP_EXIT] = "exit", [GROUP_PAGING] = "paging", [GROUP_GUEST] = "guest",
+	};
+
+	return names[g];
+}
+
+static int event_of_group_from(enum event_group g, int e)
+{
+	for (; e < EVENT_COUNT; e++)
+		if (rows[e].group == g)
+			return e;
+	return -1;
+}
+
+int event_first(enum event_group g)
+{
+	return event_of_group_from(g, 0);
+}
+
+int event_next(int e)
+{
+	return event_of_group_from(rows[e].group, e + 1);
+}
+
+uint64_t ledger_group_total(const struct ledger *l, enum event_group g)
+{
+	uint64_t total = 0;
+
+	for (int e = event_first(g); e >= 0; e = event_next(e))
+		total += ledger_total(l, (enum event)e);
+	return total;
+}
+
 void ledger_add(struct ledger *to, const struct ledger *from)
 {
 	for (size_t e = 0; e < EVENT_COUNT; e++)

@@ -23,6 +23,7 @@ enum event_group {
 	GROUP_EXIT,   /* exits a hardware-assisted VMM would take, by cause */
 	GROUP_PAGING, /* what the strategy did inside its exits: fills, violations, flushes */
 	GROUP_GUEST,  /* guest events that cost bare metal too: faults, interrupts */
+	GROUP_COUNT
 };
 
 /* Who was running when it happened. */
@@ -54,6 +55,14 @@ enum event_group event_group(enum event e);
 const char *event_text(enum event e);
 /* -1 if there is none of that name. */
 int event_from_name(const char *name);
+
+/* "work", "tlb", "walk", "exit", "paging", "guest". */
+const char *event_group_name(enum event_group g);
+/* The events of a group, in events.def's order: for (int e = event_first(g); e >= 0; e = event_next(e)). -1 ends. */
+int event_first(enum event_group g);
+int event_next(int e);
+/* The sum of both rings over all events of a group. */
+uint64_t ledger_group_total(const struct ledger *l, enum event_group g);
 
 /* Adds every count of `from` to `to` (for totals over vcpus). */
 void ledger_add(struct ledger *to, const struct ledger *from);
