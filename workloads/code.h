@@ -1,0 +1,34 @@
+/* Memory that is writable and executable, and the few instructions that smc and jit write into it.
+ */
+#pragma once
+
+#include "suite.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+typedef uint64_t (*made_fn)(uint64_t);
+
+static inline uint8_t *code_pages(size_t size_bytes)
+{
+	uint8_t *p = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		give_up("mmap of executable memory");
+	return p;
+}
+
+static inline uint8_t *emit(uint8_t *at, const void *bytes, size_t size_bytes)
+{
+	memcpy(at, bytes, size_bytes);
+	return at + size_bytes;
+}
+
+static inline made_fn as_function(uint8_t *code)
+{
+	made_fn f;
+
+	memcpy(&f, &code, sizeof(f));
+	return f;
+}
