@@ -19,6 +19,9 @@ enum cpu_feature {
 	FEATURE_COUNT
 };
 
+/* Leaf 15h's crystal: what the local APIC's timer counts (its timer_hz). */
+#define CPU_CRYSTAL_HZ 25000000ull
+
 struct cpu_model {
 	char name[32];
 	bool has[FEATURE_COUNT];
