@@ -32,11 +32,22 @@ enum ring { RING_KERNEL, RING_USER, RING_COUNT };
 struct ledger {
 	uint64_t count[EVENT_COUNT][RING_COUNT];
 	enum ring ring; /* kept by the engine at every change of privilege */
+	/* Told of each exit as it is charged, for the monitor's list of the last ones; mostly NULL. */
+	void (*on_exit)(void *opaque, enum event e);
+	void *on_exit_opaque; /* borrowed */
 };
+
+/* The exits are one run of the list. */
+static inline bool event_is_exit(enum event e)
+{
+	return e >= EVENT_EXIT_CR_READ && e <= EVENT_EXIT_TRIPLE_FAULT;
+}
 
 static inline void ledger_charge(struct ledger *l, enum event e)
 {
 	l->count[e][l->ring]++;
+	if (event_is_exit(e) && __builtin_expect(l->on_exit != NULL, 0))
+		l->on_exit(l->on_exit_opaque, e);
 }
 
 static inline void ledger_charge_many(struct ledger *l, enum event e, uint64_t n)

@@ -1,0 +1,117 @@
+/*
+ * struct vm itself, and what the files of vm/ say to each other. Private to vm/.
+ *
+ *   vm.c     life cycle and accessors          run.c    turns, time, idling
+ *   board.c  the devices and their wires       exit.c   what each exit means; ends
+ *   hash.c   the state hash                    region.c marks and traced exits
+ */
+#pragma once
+
+#include "clock/clock.h"
+#include "cpu/cpuid.h"
+#include "cpu/vcpu.h"
+#include "engine/engine.h"
+#include "hw/hw.h"
+#include "ledger/ledger.h"
+#include "memory/memory.h"
+#include "paging/mmu.h"
+#include "vm/console.h"
+#include "vm/poller.h"
+#include "vm/serial.h"
+#include "vm/vm.h"
+
+#define VM_OBSERVERS_MAX 4
+
+struct board;
+
+/* The run loop's view of one vcpu. */
+struct vcpu_turn {
+	uint64_t time;	/* virtual clock: how far it has come */
+	bool is_halted; /* the engine said so; it may have been woken since */
+};
+
+/* Marks (cpu/exit.h) cut the run: what was counted between begin and end. Allocated at the first
+ * mark. */
+struct region {
+	struct ledger begin, inside;
+};
+
+struct trace_ring {
+	struct vm_traced_exit *exits; /* config.trace_exits of them */
+	uint64_t count;		      /* ever recorded */
+	struct vm *vm;
+	unsigned vcpu;
+};
+
+struct vm {
+	struct vm_config config;
+	struct poller *poller;
+	struct memory *memory;
+	struct bus bus;
+	struct clock clock;
+	struct profile *profile;
+	struct cpu_model model;
+	const struct engine_ops *engine_ops;
+	struct engine *engine;
+	struct vcpu *vcpus; /* config.cpu_count each */
+	struct mmu **mmus;
+	struct ledger *ledgers;
+	struct vcpu_turn *turns;
+	struct board *board;
+	struct serial *serials[VM_SERIAL_MAX];
+	struct console console;
+
+	struct vm_observer observers[VM_OBSERVERS_MAX];
+	unsigned observer_count;
+	struct vm_outcome outcome; /* end is VM_END_NONE while the guest lives */
+	bool has_panicked;	   /* Linux's panic line was printed */
+	bool is_reset_wanted;
+	bool is_paused;
+	int step_vcpu; /* the vcpu to step before anything else; -1: none */
+	uint64_t instruction_limit;
+	uint64_t time_limit_ns; /* host's monotonic; UINT64_MAX: none */
+	uint64_t next_poll_ns;
+
+	struct region *regions; /* NULL until the first mark */
+	bool is_region_open;
+	struct trace_ring *traces; /* NULL unless config.trace_exits */
+};
+
+uint64_t vm_host_ns(void);
+
+/* What the run loop does after an exit. */
+enum vm_action {
+	ACTION_CONTINUE, /* the same vcpu goes on in the same turn */
+	ACTION_YIELD,	 /* the next vcpu */
+	ACTION_LEAVE,	 /* out of the turn: the machine ended, was paused or wants a reset */
+};
+enum vm_action vm_handle_exit(struct vm *vm, unsigned vcpu, const struct vm_exit *exit);
+
+/* Ends the run with a formatted text, on behalf of `vcpu`. The first one wins. */
+void vm_end_with(struct vm *vm, unsigned vcpu, enum vm_end end, uint32_t detail, const char *format,
+		 ...) __attribute__((format(printf, 5, 6)));
+/* Makes every engine run return soon. */
+void vm_interrupt_engines(struct vm *vm);
+/* The guest asked for a reset, on purpose. */
+void vm_guest_reset(struct vm *vm);
+/* The first serial port printed these. */
+void vm_console_printed(struct vm *vm, unsigned port, const uint8_t *bytes, size_t count);
+
+/* Puts every vcpu and device back and loads the kernel. */
+int vm_power_on(struct vm *vm, struct error *e);
+
+/* ---- region.c ---- */
+void vm_mark(struct vm *vm, uint32_t mark);
+int vm_trace_start(struct vm *vm); /* -ENOMEM */
+void vm_trace_stop(struct vm *vm);
+
+/* ---- board.c ---- */
+int board_create(struct vm *vm, struct error *e);
+void board_destroy(struct vm *vm);
+void board_reset(struct vm *vm);
+void board_power_button(struct vm *vm);
+void board_save(const struct vm *vm, struct state_writer *w);
+/* Serial ports take input from their backends from now on. */
+void board_connect_serials(struct vm *vm);
+/* Lets the serial ports take waiting input and write what they have. */
+void board_pump(struct vm *vm);

@@ -1,0 +1,442 @@
+/*
+ * The machine's life cycle: checking a configuration, building, loading, taking down; and the
+ * accessors. The main path of a run goes on in run.c.
+ */
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/interp/interp.h"
+#include "vm/machine.h"
+
+static const struct engine_entry engines[] = {
+	{"interp", "exact and deterministic, the reference for all semantics", &interp_ops},
+};
+
+const char *vm_engine_name(size_t i, const char **text)
+{
+	if (i >= ARRAY_COUNT(engines))
+		return NULL;
+	if (text)
+		*text = engines[i].text;
+	return engines[i].name;
+}
+
+static const struct engine_ops *engine_find(const char *name, struct error *e)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(engines); i++)
+		if (!strcmp(engines[i].name, name))
+			return engines[i].ops;
+	error_set(e, -EINVAL, "--engine: there is no engine '%s'; the engines are: interp", name);
+	return NULL;
+}
+
+/* ---- configuration ---- */
+
+void vm_config_defaults(struct vm_config *c)
+{
+	*c = (struct vm_config){
+		.memory_bytes = 512ull << 20,
+		.cpu_count = 1,
+		.engine = "interp",
+		.paging = "nested",
+		.profile = "skylake-sp",
+		.clock = CLOCK_VIRTUAL,
+		.kvm_leaves = true,
+		.seed = 1,
+	};
+}
+
+static bool is_strategy(const char *name)
+{
+	const char *known;
+	for (size_t i = 0; (known = mmu_strategy_name(i, NULL)); i++)
+		if (!strcmp(known, name))
+			return true;
+	return false;
+}
+
+static int check_memory(const struct vm_config *c, struct error *e)
+{
+	if (c->memory_bytes < VM_MEMORY_MIN_BYTES)
+		return error_set(e, -EINVAL,
+				 "--memory: %llu bytes are too little; a guest needs at least 2M",
+				 (unsigned long long)c->memory_bytes);
+	if (c->memory_bytes % PAGE_SIZE_BYTES)
+		return error_set(e, -EINVAL, "--memory: must be a multiple of 4K");
+	long pages = sysconf(_SC_PHYS_PAGES);
+	uint64_t host_bytes = pages > 0 ? (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+	if (host_bytes && c->memory_bytes > host_bytes)
+		return error_set(e, -EINVAL, "--memory: %lluM is more than this host's %lluM",
+				 (unsigned long long)(c->memory_bytes >> 20),
+				 (unsigned long long)(host_bytes >> 20));
+	return 0;
+}
+
+static int check_paging(const struct vm_config *c, struct error *e)
+{
+	if (!is_strategy(c->paging)) {
+		/* The catalogue writes the list of legal ones. */
+		char names[200] = "";
+		const char *known;
+		for (size_t i = 0; (known = mmu_strategy_name(i, NULL)); i++) {
+			if (i)
+				strncat(names, ", ", sizeof(names) - strlen(names) - 1);
+			strncat(names, known, sizeof(names) - strlen(names) - 1);
+		}
+		return error_set(e, -EINVAL,
+				 "--paging: there is no strategy '%s'; the strategies are: %s",
+				 c->paging, names);
+	}
+	bool has_host_tables = !strcmp(c->paging, "nested");
+	if (c->host_levels && !has_host_tables)
+		return error_set(
+			e, -EINVAL,
+			"--host-levels: '%s' has no host tables; it goes with --paging nested",
+			c->paging);
+	if (c->host_page_shift && !has_host_tables)
+		return error_set(
+			e, -EINVAL,
+			"--host-pages: '%s' has no host tables; it goes with --paging nested",
+			c->paging);
+	if (c->host_levels > 5)
+		return error_set(e, -EINVAL, "--host-levels: must be 1 to 5");
+	unsigned leaf_level = c->host_page_shift ? (c->host_page_shift - 12) / 9 + 1 : 1;
+	if (c->host_levels && leaf_level > c->host_levels)
+		return error_set(e, -EINVAL,
+				 "--host-pages: pages of 2^%u bytes need at least %u --host-levels",
+				 c->host_page_shift, leaf_level);
+	return 0;
+}
+
+int vm_config_check(const struct vm_config *c, struct error *e)
+{
+	if (!c->kernel)
+		return error_set(e, -EINVAL, "--kernel FILE is missing: what shall be booted?");
+	if (!c->cpu_count || c->cpu_count > VM_CPUS_MAX)
+		return error_set(e, -EINVAL, "--cpus: must be 1 to %u", VM_CPUS_MAX);
+	if (!engine_find(c->engine, e))
+		return -EINVAL;
+	if (c->stop_at && (!*c->stop_at || strlen(c->stop_at) > MATCH_MAX))
+		return error_set(e, -EINVAL, "--stop-at: the text must have 1 to %d characters",
+				 MATCH_MAX);
+	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
+		if (c->serial[i] && serial_check(c->serial[i], e))
+			return error_prefix(e, "--serial");
+	if (c->serial[0] && c->serial[1] && !strcmp(c->serial[0], c->serial[1]) &&
+	    strcmp(c->serial[0], "pty") && strcmp(c->serial[0], "null") &&
+	    strcmp(c->serial[0], "none"))
+		return error_set(e, -EINVAL, "--serial: both ports would go to '%s'", c->serial[0]);
+	int r = check_memory(c, e);
+	return r ? r : check_paging(c, e);
+}
+
+/* ---- building ---- */
+
+static int make_model(struct vm *vm, struct error *e)
+{
+	const char *spec = vm->config.cpu;
+	int r = cpu_model_parse(&vm->model, spec ? spec : "x86-64-v3", e);
+	if (r && !spec) {
+		if (e)
+			*e = (struct error){0};
+		r = cpu_model_parse(&vm->model, "x86-64-v2", e);
+	}
+	if (r)
+		return error_prefix(e, "--cpu");
+	vm->model.vcpu_count = vm->config.cpu_count;
+	vm->model.tsc_hz = vm->profile->frequency_hz;
+	vm->model.kvm_leaves = vm->config.kvm_leaves;
+	return 0;
+}
+
+static int make_memory(struct vm *vm, struct error *e)
+{
+	int r = memory_create(&vm->memory, vm->config.memory_bytes, e);
+	if (r)
+		return error_prefix(e, "--memory");
+	bus_init(&vm->bus);
+	vm->bus.unhandled = vm->config.unhandled;
+	clock_init(&vm->clock, vm->config.clock, vm->profile->frequency_hz);
+	if (vm->config.has_wall_start)
+		vm->clock.wall_start_s = vm->config.wall_start_s;
+	return 0;
+}
+
+static int make_vcpus(struct vm *vm, struct error *e)
+{
+	unsigned n = vm->config.cpu_count;
+	/* The state has vectors that want 32-byte alignment. */
+	size_t bytes = align_up(n * sizeof(*vm->vcpus), 64);
+	vm->vcpus = aligned_alloc(64, bytes);
+	vm->mmus = calloc(n, sizeof(struct mmu *));
+	vm->ledgers = calloc(n, sizeof(*vm->ledgers));
+	vm->turns = calloc(n, sizeof(*vm->turns));
+	if (!vm->vcpus || !vm->mmus || !vm->ledgers || !vm->turns)
+		return error_set(e, -ENOMEM, "out of memory");
+	memset(vm->vcpus, 0, bytes);
+	for (unsigned i = 0; i < n; i++) {
+		struct vcpu *v = &vm->vcpus[i];
+		v->index = i;
+		v->model = &vm->model;
+		v->clock = &vm->clock;
+		v->ledger = &vm->ledgers[i];
+		struct mmu_config config = {
+			.strategy = vm->config.paging,
+			.geometry = &vm->profile->tlb,
+			.verify = vm->config.verify,
+			.host_levels = vm->config.host_levels,
+			.host_page_shift = vm->config.host_page_shift,
+		};
+		int r = mmu_create(&vm->mmus[i], &config, v, vm->memory, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int make_engine(struct vm *vm, struct error *e)
+{
+	vm->engine_ops = engine_find(vm->config.engine, e);
+	struct engine_config config = {
+		.memory = vm->memory,
+		.bus = &vm->bus,
+		.clock = &vm->clock,
+		.vcpu_count = vm->config.cpu_count,
+		.intercept_rdtsc = vm->config.intercept_rdtsc,
+	};
+	int r = vm->engine_ops->create(&vm->engine, &config, e);
+	for (unsigned i = 0; !r && i < vm->config.cpu_count; i++)
+		r = vm->engine_ops->add_vcpu(vm->engine, &vm->vcpus[i], vm->mmus[i], e);
+	return r;
+}
+
+static int open_serials(struct vm *vm, struct error *e)
+{
+	for (unsigned i = 0; i < VM_SERIAL_MAX; i++) {
+		if (!vm->config.serial[i])
+			continue;
+		int r = serial_open(&vm->serials[i], vm->config.serial[i], vm->poller, e);
+		if (r)
+			return error_prefix(e, "--serial");
+	}
+	return 0;
+}
+
+int vm_power_on(struct vm *vm, struct error *e)
+{
+	unsigned n = vm->config.cpu_count;
+	for (unsigned i = 0; i < n; i++) {
+		atomic_store(&vm->vcpus[i].requests, 0);
+		vcpu_reset(&vm->vcpus[i]);
+		vm->vcpus[i].state.random_state = vm->config.seed + i;
+	}
+	board_reset(vm);
+	struct boot_config boot = {
+		.kernel = vm->config.kernel,
+		.initrds = vm->config.initrd,
+		.initrd_count = vm->config.initrd_count,
+		.command_line = vm->config.append ? vm->config.append : VM_DEFAULT_APPEND,
+		.format = vm->config.kernel_format,
+		.vcpu_count = n,
+		.has_acpi = true,
+		.has_mp_table = true,
+	};
+	int r = boot_load(&boot, vm->memory, &vm->vcpus[0], e);
+	if (r)
+		return r;
+	for (unsigned i = 0; i < n; i++) {
+		mmu_reset(vm->mmus[i]);
+		vm->engine_ops->state_changed(vm->engine, i);
+		vm->turns[i] = (struct vcpu_turn){.time = clock_now(&vm->clock)};
+	}
+	vm->has_panicked = false;
+	return 0;
+}
+
+static int build(struct vm *vm, struct error *e)
+{
+	int r = vm_config_check(&vm->config, e);
+	if (r)
+		return r;
+	if (poller_create(&vm->poller) || console_init(&vm->console, vm->config.stop_at))
+		return error_set(e, -ENOMEM, "out of memory");
+	if ((r = profile_load(vm->config.profile, &vm->profile, e)))
+		return error_prefix(e, "--profile");
+	if ((r = make_model(vm, e)) || (r = make_memory(vm, e)) || (r = make_vcpus(vm, e)) ||
+	    (r = make_engine(vm, e)) || (r = board_create(vm, e)) || (r = vm_power_on(vm, e)))
+		return r;
+	if (vm_trace_start(vm))
+		return error_set(e, -ENOMEM, "--trace-exits: out of memory");
+	return 0;
+}
+
+int vm_create(struct vm **out, const struct vm_config *config, struct error *e)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return error_set(e, -ENOMEM, "out of memory");
+	vm->config = *config;
+	vm->step_vcpu = -1;
+	vm->time_limit_ns = UINT64_MAX;
+	int r = build(vm, e);
+	/* Last, so that a terminal in raw mode never sees an error message. */
+	if (!r)
+		r = open_serials(vm, e);
+	if (r) {
+		vm_destroy(vm);
+		return r;
+	}
+	board_connect_serials(vm);
+	*out = vm;
+	return 0;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (!vm)
+		return;
+	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
+		serial_close(vm->serials[i]);
+	if (vm->engine)
+		vm->engine_ops->destroy(vm->engine);
+	board_destroy(vm);
+	for (unsigned i = 0; vm->mmus && i < vm->config.cpu_count; i++)
+		mmu_destroy(vm->mmus[i]);
+	vm_trace_stop(vm);
+	free(vm->regions);
+	free(vm->turns);
+	free(vm->ledgers);
+	free(vm->mmus);
+	free(vm->vcpus);
+	memory_destroy(vm->memory);
+	profile_destroy(vm->profile);
+	console_fini(&vm->console);
+	poller_destroy(vm->poller);
+	free(vm);
+}
+
+/* ---- from outside the guest ---- */
+
+void vm_power_button(struct vm *vm)
+{
+	board_power_button(vm);
+}
+
+void vm_inject_nmi(struct vm *vm)
+{
+	vcpu_request(&vm->vcpus[0], REQUEST_NMI);
+}
+
+void vm_pause(struct vm *vm)
+{
+	vm->is_paused = true;
+	vm_interrupt_engines(vm);
+}
+
+void vm_resume(struct vm *vm)
+{
+	vm->is_paused = false;
+}
+
+bool vm_is_paused(const struct vm *vm)
+{
+	return vm->is_paused;
+}
+
+void vm_step(struct vm *vm, unsigned vcpu)
+{
+	vm->step_vcpu = (int)vcpu;
+}
+
+int vm_set_breakpoint(struct vm *vm, gva_t address, bool on)
+{
+	return vm->engine_ops->set_breakpoint(vm->engine, address, on);
+}
+
+void vm_state_changed(struct vm *vm, unsigned vcpu)
+{
+	mmu_reset(vm->mmus[vcpu]);
+	vm->engine_ops->state_changed(vm->engine, vcpu);
+}
+
+int vm_observe(struct vm *vm, struct vm_observer observer)
+{
+	if (vm->observer_count == VM_OBSERVERS_MAX)
+		return -ENOSPC;
+	vm->observers[vm->observer_count++] = observer;
+	return 0;
+}
+
+/* ---- accessors ---- */
+
+const struct vm_config *vm_config(const struct vm *vm)
+{
+	return &vm->config;
+}
+
+unsigned vm_cpu_count(const struct vm *vm)
+{
+	return vm->config.cpu_count;
+}
+
+struct vcpu *vm_vcpu(struct vm *vm, unsigned i)
+{
+	return &vm->vcpus[i];
+}
+
+struct mmu *vm_mmu(struct vm *vm, unsigned i)
+{
+	return vm->mmus[i];
+}
+
+const struct ledger *vm_ledger(const struct vm *vm, unsigned i)
+{
+	return &vm->ledgers[i];
+}
+
+struct memory *vm_memory(struct vm *vm)
+{
+	return vm->memory;
+}
+
+struct bus *vm_bus(struct vm *vm)
+{
+	return &vm->bus;
+}
+
+struct clock *vm_clock(struct vm *vm)
+{
+	return &vm->clock;
+}
+
+struct poller *vm_poller(struct vm *vm)
+{
+	return vm->poller;
+}
+
+struct serial *vm_serial(struct vm *vm, unsigned i)
+{
+	return vm->serials[i];
+}
+
+const struct profile *vm_profile(const struct vm *vm)
+{
+	return vm->profile;
+}
+
+uint64_t vm_instructions(const struct vm *vm)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < vm->config.cpu_count; i++)
+		sum += ledger_total(&vm->ledgers[i], EVENT_INSTRUCTION);
+	return sum;
+}
+
+uint64_t vm_console_bytes(const struct vm *vm)
+{
+	return vm->console.byte_count;
+}

@@ -1,0 +1,184 @@
+/*
+ * The machine: what cli/ makes from a configuration, runs to its end, and asks about.
+ *
+ * Life cycle: vm_create() builds the board (memory, vcpus, devices, engine) and loads the kernel;
+ * vm_run() runs until the guest or the person ends it and fills an outcome; vm_destroy() takes
+ * everything down. Everything of one machine hangs on struct vm; two machines in one process do not
+ * know of each other.
+ *
+ * Floors above (debug/, report/, cli/) look at the machine through the accessors here, are told of
+ * stops through a vm_observer, and wait for their files through vm_poller(). All of it happens on
+ * the thread that calls vm_run().
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/types.h"
+#include "boot/boot.h"
+#include "bus/bus.h"
+#include "clock/clock.h"
+#include "cpu/exit.h"
+#include "ledger/ledger.h"
+
+struct vcpu;
+struct mmu;
+struct memory;
+struct vm;
+struct poller;
+struct profile;
+struct state_writer;
+
+#define VM_CPUS_MAX 64
+#define VM_INITRD_MAX 16
+#define VM_SERIAL_MAX 2
+#define VM_MEMORY_MIN_BYTES (2ull << 20)
+
+/* Everything that can be chosen about a machine. Strings are borrowed until vm_destroy().
+ * vm_config_defaults() first. */
+struct vm_config {
+	const char *kernel;
+	const char *initrd[VM_INITRD_MAX];
+	unsigned initrd_count;
+	const char *append; /* NULL: VM_DEFAULT_APPEND */
+	enum boot_format kernel_format;
+	uint64_t memory_bytes;
+	unsigned cpu_count;
+	const char *cpu; /* a model's specification (cpu/cpuid.h); NULL: x86-64-v3, or v2 if the
+			    host is less */
+	const char *engine;
+	const char *paging;
+	const char *profile;
+	unsigned host_levels;	  /* nested: 1..5, 0: 4 */
+	unsigned host_page_shift; /* nested: 12, 21, 30, 0: 12 */
+	bool verify;
+	bool intercept_rdtsc;
+	enum clock_kind clock;
+	bool kvm_leaves; /* KVM's CPUID leaves and kvmclock */
+	enum unhandled_policy unhandled;
+	uint64_t seed; /* of RDRAND and RDSEED */
+	bool has_wall_start;
+	uint64_t wall_start_s;		   /* what the RTC shows at power-on, if has_wall_start */
+	const char *serial[VM_SERIAL_MAX]; /* COM1, COM2: a backend's specification, see
+					      vm/serial.h; NULL: null */
+	bool no_reboot;
+	bool ignore_panic;	   /* do not end at a Linux panic's last line */
+	uint64_t max_instructions; /* over all vcpus; 0: no limit */
+	uint64_t timeout_ms;	   /* host time; 0: no limit */
+	const char *stop_at;  /* end well when the first serial port prints this; may be NULL */
+	unsigned trace_exits; /* how many exits vm_trace() remembers per vcpu; 0: none */
+};
+
+#define VM_DEFAULT_APPEND "console=ttyS0"
+
+void vm_config_defaults(struct vm_config *c);
+/* Checks what can be checked without building: ranges and combinations. The message names the
+ * option. */
+int vm_config_check(const struct vm_config *c, struct error *e);
+
+/* The engines, NULL after the last. *text (may be NULL) gets one sentence. */
+const char *vm_engine_name(size_t i, const char **text);
+
+/* How a run ended. */
+enum vm_end {
+	VM_END_NONE, /* it did not: still running */
+	VM_END_POWER_OFF,
+	VM_END_DEBUG_EXIT, /* the guest wrote to isa-debug-exit; `detail` is the value */
+	VM_END_STOP_AT,	   /* --stop-at's text was printed */
+	VM_END_QUIT,	   /* Ctrl-A x, the monitor's quit, gdb's kill */
+	VM_END_PANIC,
+	VM_END_TRIPLE_FAULT,
+	VM_END_RESET, /* with no_reboot */
+	VM_END_HALTED,
+	VM_END_INSTRUCTIONS,
+	VM_END_TIMEOUT,
+	VM_END_SIGNAL,	   /* `detail` is the number */
+	VM_END_UNHANDLED,  /* --unhandled=stop met something */
+	VM_END_DIFFERENCE, /* --verify found one */
+	VM_END_ERROR,	   /* ours or the host's fault */
+};
+
+struct vm_outcome {
+	enum vm_end end;
+	uint32_t detail;
+	unsigned vcpu; /* who did it */
+	char text[600];
+};
+
+/* Builds and loads; nothing runs yet. On an error nothing is left. */
+int vm_create(struct vm **out, const struct vm_config *config, struct error *e);
+void vm_destroy(struct vm *vm); /* vm_destroy(NULL) is legal */
+
+/* Runs to the end, or until vm_run_for()'s budget of instructions over all vcpus is used up (then
+ * end is VM_END_NONE). */
+void vm_run(struct vm *vm, struct vm_outcome *outcome);
+void vm_run_for(struct vm *vm, uint64_t instructions, struct vm_outcome *outcome);
+
+/* For callers outside the guest: ends the run with this outcome at the next boundary. The first one
+ * wins. */
+void vm_end(struct vm *vm, enum vm_end end, uint32_t detail, const char *text);
+/* Presses the power button; guests with ACPI shut down. */
+void vm_power_button(struct vm *vm);
+/* Resets every vcpu and device and loads the kernel again, at the next boundary. Not subject to
+ * no_reboot. */
+void vm_reset(struct vm *vm);
+void vm_inject_nmi(struct vm *vm);
+
+/* While paused no vcpu runs and time stands still; vm_run() stays inside and waits for its poller.
+ */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+bool vm_is_paused(const struct vm *vm);
+/* One instruction of one vcpu, then pause and tell the observers. Timers and other vcpus stand
+ * still. */
+void vm_step(struct vm *vm, unsigned vcpu);
+int vm_set_breakpoint(struct vm *vm, gva_t address, bool on);
+/* Somebody wrote vcpu->state: derived state is recomputed, translations dropped. */
+void vm_state_changed(struct vm *vm, unsigned vcpu);
+
+/* Told when the machine pauses by itself (a breakpoint, a step done) and when the run ends. */
+struct vm_observer {
+	void (*stopped)(void *opaque, unsigned vcpu, enum exit_reason reason);
+	void (*ended)(void *opaque, const struct vm_outcome *outcome); /* may be NULL */
+	void *opaque;						       /* borrowed */
+};
+int vm_observe(struct vm *vm, struct vm_observer observer); /* -ENOSPC */
+
+/* What is inside; all borrowed. */
+const struct vm_config *vm_config(const struct vm *vm);
+unsigned vm_cpu_count(const struct vm *vm);
+struct vcpu *vm_vcpu(struct vm *vm, unsigned i);
+struct mmu *vm_mmu(struct vm *vm, unsigned i);
+const struct ledger *vm_ledger(const struct vm *vm, unsigned i);
+struct memory *vm_memory(struct vm *vm);
+struct bus *vm_bus(struct vm *vm);
+struct clock *vm_clock(struct vm *vm);
+struct poller *vm_poller(struct vm *vm);
+struct serial *vm_serial(struct vm *vm, unsigned i);
+const struct profile *vm_profile(const struct vm *vm);
+/* Instructions retired, over all vcpus. */
+uint64_t vm_instructions(const struct vm *vm);
+
+/*
+ * The region of interest. A guest's mark 1 begins it and mark 2 ends it (cpu/exit.h; several
+ * begin-end pairs add up). False if the guest set no mark 1; else *out is what `vcpu` counted
+ * inside, up to now if the region is open.
+ */
+bool vm_region_ledger(const struct vm *vm, unsigned vcpu, struct ledger *out);
+#define VM_MARK_BEGIN 1
+#define VM_MARK_END 2
+
+/* One exit that a hardware-assisted VMM would have taken. */
+struct vm_traced_exit {
+	uint64_t instruction; /* this vcpu's instructions until then */
+	uint64_t rip;
+	enum event event;
+	enum ring ring;
+};
+/* The `back`-th last exit of `vcpu`, 0 the newest; false if it is not remembered. */
+bool vm_trace(const struct vm *vm, unsigned vcpu, unsigned back, struct vm_traced_exit *out);
+
+/* The hash of everything the guest could observe: vcpus, devices, RAM, what it printed. 32 digits
+ * and a NUL. */
+int vm_state_hash(struct vm *vm, char text[33], struct error *e);
+/* What was printed on the serial ports, all of them: bytes. */
+uint64_t vm_console_bytes(const struct vm *vm);
