@@ -223,6 +223,15 @@ int memory_add_flag_listener(struct memory *m, struct memory_flag_listener liste
 	return 0;
 }
 
+void memory_remove_flag_listener(struct memory *m, void *opaque)
+{
+	unsigned kept = 0;
+	for (unsigned i = 0; i < m->listener_count; i++)
+		if (m->listeners[i].opaque != opaque)
+			m->listeners[kept++] = m->listeners[i];
+	m->listener_count = kept;
+}
+
 uint64_t memory_dirty_bytes(const struct memory *m)
 {
 	return (m->page_count + 7) / 8;

@@ -132,6 +132,8 @@ int memory_add_watcher(struct memory *m, struct memory_watcher watcher);
 
 /* -ENOSPC when there are too many. */
 int memory_add_flag_listener(struct memory *m, struct memory_flag_listener listener);
+/* Removes all that have this opaque pointer. */
+void memory_remove_flag_listener(struct memory *m, void *opaque);
 
 /* The dirty log. Start marks every page PAGE_CLEAN (-ENOMEM); from then on a page's first write
  * sets its bit. Collect copies the bitmap (one bit a page, memory_page_index order,

@@ -1,19 +1,23 @@
 /*
  * The paging contract: what a guest-virtual address means, and what finding out cost.
  *
- * One `struct mmu` per vcpu. It holds the modelled TLBs of the profile's processor and the strategy (native, nested, shadow)
- * that answers when they miss. The strategy is the real thing: the translations the guest runs on come out of its tables.
+ * One `struct mmu` per vcpu. It holds the modelled TLBs of the profile's processor and the strategy
+ * (native, nested, shadow) that answers when they miss. The strategy is the real thing: the
+ * translations the guest runs on come out of its tables.
  *
  * Three layers, fastest first:
- *   1. the fast map: direct-mapped, per privilege mode and access kind, read inline by the engine. Invariant: an entry is there only
- *      while the first-level modelled TLB holds the translation, the page is RAM that this access may touch without anybody
- *      having to know (no watch on a write, D already set), so a fast hit IS a modelled first-level hit; the hit's only effect on the
- *      model is the entry's recency, and that is the store of the use counter through `stamp`. LRU by such stamps is exact.
+ *   1. the fast map: direct-mapped, per privilege mode and access kind, read inline by the engine.
+ * Invariant: an entry is there only while the first-level modelled TLB holds the translation, the
+ * page is RAM that this access may touch without anybody having to know (no watch on a write, D
+ * already set), so a fast hit IS a modelled first-level hit; the hit's only effect on the model is
+ * the entry's recency, and that is the store of the use counter through `stamp`. LRU by such stamps
+ * is exact.
  *   2. mmu_translate(): the modelled TLBs, first and second level.
- *   3. the strategy's fill(): walks, builds shadow or nested entries, sets A and D bits, reports faults, charges the ledger.
+ *   3. the strategy's fill(): walks, builds shadow or nested entries, sets A and D bits, reports
+ * faults, charges the ledger.
  *
- * With paging off there is no TLB: the fast map still caches the identity map, with a stamp that nobody reads.
- * Memory type, protection keys: PKU is not offered.
+ * With paging off there is no TLB: the fast map still caches the identity map, with a stamp that
+ * nobody reads. Memory type, protection keys: PKU is not offered.
  */
 #pragma once
 
@@ -28,8 +32,9 @@ struct strategy_ops;
 
 enum access_kind { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH, ACCESS_KIND_COUNT };
 
-/* Whose access it is. Implicit supervisor accesses (descriptor tables, TSS) are MMU_SUPERVISOR at any CPL. MMU_SUPERVISOR_AC is an
- * explicit supervisor access with RFLAGS.AC set, for which SMAP does not hold. */
+/* Whose access it is. Implicit supervisor accesses (descriptor tables, TSS) are MMU_SUPERVISOR at
+ * any CPL. MMU_SUPERVISOR_AC is an explicit supervisor access with RFLAGS.AC set, for which SMAP
+ * does not hold. */
 enum mmu_mode { MMU_SUPERVISOR, MMU_USER, MMU_SUPERVISOR_AC, MMU_MODE_COUNT };
 
 struct page_fault {
@@ -39,9 +44,10 @@ struct page_fault {
 
 /* Where one access, inside one 4 KiB page, goes. */
 struct mmu_page {
-	gpa_t gpa;	/* of the byte asked for */
-	uint8_t *host;	/* the same byte in host memory; NULL: not RAM, ask the bus */
-	uint8_t flags;	/* enum page_flag of the page: not 0 means a write must go through memory_notify_write() */
+	gpa_t gpa;     /* of the byte asked for */
+	uint8_t *host; /* the same byte in host memory; NULL: not RAM, ask the bus */
+	uint8_t flags; /* enum page_flag of the page: not 0 means a write must go through
+			  memory_notify_write() */
 };
 
 #ifdef GNOMON_HARD
@@ -53,78 +59,92 @@ struct mmu_page {
 #define MMU_FAST_EMPTY (~0ull)
 
 struct mmu_fast_entry {
-	uint64_t tag;	  /* gva >> 12 of the page, or MMU_FAST_EMPTY */
-	uint64_t addend;  /* host address = gva + addend */
-	uint64_t *stamp;  /* recency of the modelled first-level entry */
-	uint64_t gfn;	  /* guest frame */
+	uint64_t tag;	 /* gva >> 12 of the page, or MMU_FAST_EMPTY */
+	uint64_t addend; /* host address = gva + addend */
+	uint64_t *stamp; /* recency of the modelled first-level entry */
+	uint64_t gfn;	 /* guest frame */
 };
 
 struct mmu {
 	struct mmu_fast_entry fast[MMU_MODE_COUNT][ACCESS_KIND_COUNT][MMU_FAST_COUNT];
-	uint64_t use_clock; /* counts every access, fast or slow: the source of stamps */
-	const char *difference; /* set once --verify found a difference: both sides as text, owned by the mmu */
+	uint64_t use_clock;	/* counts every access, fast or slow: the source of stamps */
+	const char *difference; /* set once --verify found a difference: both sides as text, owned
+				   by the mmu */
 	/* What follows belongs to paging/. */
 	const struct strategy_ops *strategy;
-	struct vcpu *vcpu;	/* borrowed */
-	struct memory *memory;	/* borrowed */
-	struct ledger *ledger;	/* borrowed */
+	struct vcpu *vcpu;     /* borrowed */
+	struct memory *memory; /* borrowed */
+	struct ledger *ledger; /* borrowed */
 	struct mmu_private *private;
 };
 
 struct mmu_config {
-	const char *strategy; /* a name from the catalogue */
+	const char *strategy;		     /* a name from the catalogue */
 	const struct tlb_geometry *geometry; /* borrowed */
-	bool verify;	      /* check every miss against the reference walk */
-	unsigned host_levels; /* nested: 1..5, 0 = 4 */
+	bool verify;			     /* check every miss against the reference walk */
+	unsigned host_levels;		     /* nested: 1..5, 0 = 4 */
 	unsigned host_page_shift; /* nested: 12, 21 or 30 (large where alignment allows); 0 = 12 */
 };
 
-/* The caller keeps `v`, `m` and the geometry alive. Errors: -EINVAL for an unknown strategy (the message lists the legal ones). */
-int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v, struct memory *m, struct error *e);
+/* The caller keeps `v`, `m` and the geometry alive. Errors: -EINVAL for an unknown strategy (the
+ * message lists the legal ones). */
+int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v, struct memory *m,
+	       struct error *e);
 void mmu_destroy(struct mmu *mmu);
 
-/* The catalogue: names for --paging, NULL after the last; *text (may be NULL) gets one sentence of help. */
+/* The catalogue: names for --paging, NULL after the last; *text (may be NULL) gets one sentence of
+ * help. */
 const char *mmu_strategy_name(size_t i, const char **text);
 /* False for `native`: nothing is virtualised and no exits are charged. */
 bool mmu_is_virtualized(const struct mmu *mmu);
 
 /*
- * Translates one access of the running vcpu with its present CR0, CR3, CR4, EFER. The address must be canonical and the access must not
- * cross a page. True: *out is filled, A (and D for a write) are set, TLBs and fast map updated, one use counted. False: *fault is what
- * the guest must get; no state changed but what the architecture changes (CR2 is the caller's).
+ * Translates one access of the running vcpu with its present CR0, CR3, CR4, EFER. The address must
+ * be canonical and the access must not cross a page. True: *out is filled, A (and D for a write)
+ * are set, TLBs and fast map updated, one use counted. False: *fault is what the guest must get; no
+ * state changed but what the architecture changes (CR2 is the caller's).
  */
 bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		   struct mmu_page *out, struct page_fault *fault);
 
-/* For debuggers: supervisor read access, no side effects at all. False if nothing is mapped there. */
+/* For debuggers: supervisor read access, no side effects at all. False if nothing is mapped there.
+ */
 bool mmu_peek(const struct mmu *mmu, gva_t address, gpa_t *out);
 
 /* One step of the reference walk, for the monitor's level-by-level display. */
 struct mmu_walk_step {
-	unsigned level;	   /* 5..1; 0 is the page */
+	unsigned level; /* 5..1; 0 is the page */
 	gpa_t entry_address;
 	uint64_t entry;
 };
 /* Fills at most 6 steps; returns how many; no side effects. */
 unsigned mmu_walk_steps(const struct mmu *mmu, gva_t address, struct mmu_walk_step steps[6]);
 
-/* The guest wrote CR3 (state.cr3 is new already, without bit 63; `no_flush` is bit 63 with CR4.PCIDE). PDPTEs are loaded by the engine. */
+/* The guest wrote CR3 (state.cr3 is new already, without bit 63; `no_flush` is bit 63 with
+ * CR4.PCIDE). PDPTEs are loaded by the engine. */
 void mmu_cr3_written(struct mmu *mmu, bool no_flush);
 void mmu_invlpg(struct mmu *mmu, gva_t address);
 /* Types 0..3 of SDM 2A INVPCID; the engine has checked the operands. */
 void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address);
-/* CR0, CR4 or EFER changed; state holds the new values. Flushes what the architecture flushes (PG, WP, PGE, PAE, PSE, SMEP, PCIDE, LA57 ...). */
+/* CR0, CR4 or EFER changed; state holds the new values. Flushes what the architecture flushes (PG,
+ * WP, PGE, PAE, PSE, SMEP, PCIDE, LA57 ...). */
 void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, uint64_t old_efer);
 /* Everything (reset, state loaded from outside). */
 void mmu_reset(struct mmu *mmu);
 /* Guest-physical memory map changed (slots): strategies drop what they derived from it. */
 void mmu_memory_changed(struct mmu *mmu);
 
-/* A look-up in the fast map: NULL if it misses. `last` is the address of the access's last byte: its page must be the entry's. */
-static inline struct mmu_fast_entry *mmu_fast_lookup(struct mmu *mmu, uint64_t first, uint64_t last, enum access_kind kind,
-						     enum mmu_mode mode)
+/* The engine charged an exit: a processor that does not tag its TLBs (geometry->tagged false) loses
+ * them with every exit. Exits that paging/ charges itself are known here already. */
+void mmu_note_exit(struct mmu *mmu);
+
+/* A look-up in the fast map: NULL if it misses. `last` is the address of the access's last byte:
+ * its page must be the entry's. */
+static inline struct mmu_fast_entry *mmu_fast_lookup(struct mmu *mmu, uint64_t first, uint64_t last,
+						     enum access_kind kind, enum mmu_mode mode)
 {
-	struct mmu_fast_entry *e = &mmu->fast[mode][kind][(first >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
+	struct mmu_fast_entry *e =
+		&mmu->fast[mode][kind][(first >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
 	if (unlikely(e->tag != last >> PAGE_SHIFT))
 		return NULL;
 	return e;

@@ -1,0 +1,12 @@
+/* Every paging strategy there is: --paging, its help and the tests iterate this. */
+#pragma once
+
+#include "paging/strategy.h"
+
+/* Ends with a NULL name. */
+extern const struct strategy_entry strategy_catalogue[];
+extern const size_t strategy_count;
+
+extern const struct strategy_ops native_ops;
+extern const struct strategy_ops nested_ops;
+extern const struct strategy_ops shadow_ops;

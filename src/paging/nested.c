@@ -1,0 +1,261 @@
+/*
+ * `nested`: two-dimensional paging (AMD's NPT, Intel's EPT).
+ *
+ * The VMM keeps one radix table from guest-physical to host-physical addresses, filled at first
+ * touch by an exit (a nested violation) and never changed by what the guest does to its own tables.
+ * The hardware walks the guest's tables and translates the address of each entry, and of the page,
+ * through that table: (g + 1) * (n + 1) - 1 references for g guest and n host levels.
+ *
+ * The host table has 1 to 5 levels of 9 bits; the highest takes all address bits that are left
+ * over, so that one level is a flat array indexed by the frame number (Ahn, Jin, Huh, ISCA 2012).
+ * Host pages of 2M or 1G end the walk one or two levels early, where RAM is whole. Entry: bit 0
+ * present, bit 7 large, the rest an HPA. A and D of host entries are not modelled.
+ *
+ * After a violation the processor starts the instruction anew, so the references of the walk that
+ * failed are charged and then those of the one that succeeds. Device memory has no entry: each
+ * access walks and exits (the engine charges that exit).
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "paging/catalogue.h"
+#include "paging/host_physical.h"
+#include "paging/mmu_private.h"
+
+#define NESTED_P BIT(0)
+#define NESTED_LARGE BIT(7)
+#define NESTED_ADDRESS 0x000ffffffffff000ull
+#define NESTED_INDEX_BITS 9
+#define GIB (1ull << 30)
+
+struct nested {
+	struct strategy base;
+	struct table_pool pool;
+	unsigned level_count, page_shift_max;
+	uint32_t root; /* first of root_pages */
+	uint64_t root_entries;
+	uint32_t root_pages;
+	bool has_violated; /* this walk met a missing entry, now built: start again */
+};
+
+struct nested_result {
+	hpa_t hpa;
+	unsigned page_shift;
+};
+
+static unsigned level_shift(unsigned level)
+{
+	return PAGE_SHIFT + NESTED_INDEX_BITS * (level - 1);
+}
+
+/* One past the highest guest-physical address of RAM. */
+static uint64_t guest_end(const struct memory *m)
+{
+	uint64_t end = 0;
+	for (unsigned i = 0; i < m->slot_count; i++) {
+		uint64_t slot_end = m->slots[i].base.v + m->slots[i].size_bytes;
+		if (slot_end > end)
+			end = slot_end;
+	}
+	return end;
+}
+
+static int init_tables(struct nested *n, struct error *e)
+{
+	const struct memory *m = n->base.mmu->memory;
+	unsigned top = level_shift(n->level_count);
+	uint64_t end = guest_end(m);
+	n->root_entries = (end + (1ull << top) - 1) >> top;
+	n->root_pages = (uint32_t)((n->root_entries * 8 + PAGE_SIZE_BYTES - 1) >> PAGE_SHIFT);
+	uint64_t count = n->root_pages;
+	for (unsigned level = 1; level < n->level_count; level++)
+		count += (end >> level_shift(level + 1)) + 1;
+	int r = table_pool_init(&n->pool, hpa(align_up(m->ram_bytes, GIB)), (uint32_t)count, e);
+	if (!r)
+		n->root = table_pool_alloc(&n->pool, n->root_pages);
+	return r;
+}
+
+static void nested_destroy(struct strategy *s)
+{
+	struct nested *n = (struct nested *)s;
+	table_pool_fini(&n->pool);
+	free(n);
+}
+
+static int nested_create(struct strategy **out, struct mmu *mmu, const struct mmu_config *config,
+			 struct error *e)
+{
+	struct nested *n = calloc(1, sizeof(*n));
+	if (!n)
+		return error_set(e, -ENOMEM, "no host memory for the paging strategy");
+	n->base = (struct strategy){&nested_ops, mmu};
+	n->level_count = config->host_levels;
+	n->page_shift_max = config->host_page_shift;
+	int r = init_tables(n, e);
+	if (r) {
+		nested_destroy(&n->base);
+		return r;
+	}
+	*out = &n->base;
+	return 0;
+}
+
+static uint64_t *entry_of(const struct nested *n, uint32_t table, unsigned level, gpa_t a)
+{
+	uint64_t index = a.v >> level_shift(level);
+	if (level < n->level_count)
+		index &= (1u << NESTED_INDEX_BITS) - 1;
+	return table_pool_entries(&n->pool, table) + index;
+}
+
+/* The hardware's walk. False: no entry. */
+static bool nested_walk(const struct nested *n, gpa_t a, struct nested_result *r)
+{
+	uint32_t table = n->root;
+	if (a.v >> level_shift(n->level_count) >= n->root_entries) {
+		ledger_charge(n->base.mmu->ledger,
+			      (enum event)(EVENT_WALK_H1 + n->level_count - 1));
+		return false;
+	}
+	for (unsigned level = n->level_count;; level--) {
+		uint64_t entry = *entry_of(n, table, level, a);
+		ledger_charge(n->base.mmu->ledger, (enum event)(EVENT_WALK_H1 + level - 1));
+		if (!(entry & NESTED_P))
+			return false;
+		uint64_t address = entry & NESTED_ADDRESS;
+		if (level == 1 || (entry & NESTED_LARGE)) {
+			r->page_shift = level_shift(level);
+			r->hpa = hpa(address | (a.v & ((1ull << r->page_shift) - 1)));
+			return true;
+		}
+		table = table_pool_page(&n->pool, hpa(address));
+	}
+}
+
+/* The VMM's handler of a violation: builds the entry for RAM at `a`. The pool holds all tables that
+ * RAM can need. */
+static void nested_map(struct nested *n, gpa_t a, unsigned page_shift)
+{
+	uint64_t *entry;
+	uint32_t table = n->root;
+	for (unsigned level = n->level_count;; level--) {
+		entry = entry_of(n, table, level, a);
+		if (level_shift(level) == page_shift)
+			break;
+		if (!(*entry & NESTED_P)) {
+			table = table_pool_alloc(&n->pool, 1);
+			*entry = table_pool_hpa(&n->pool, table).v | NESTED_P;
+		} else {
+			table = table_pool_page(&n->pool, hpa(*entry & NESTED_ADDRESS));
+		}
+	}
+	gpa_t first = gpa(align_down(a.v, 1ull << page_shift));
+	*entry = hpa_from_gpa(n->base.mmu->memory, first).v | NESTED_P |
+		 (page_shift > PAGE_SHIFT ? NESTED_LARGE : 0);
+}
+
+/* True: *r. False: `a` is not RAM, or (has_violated) the instruction must start again. */
+static bool nested_translate(struct nested *n, gpa_t a, struct nested_result *r)
+{
+	struct mmu *mmu = n->base.mmu;
+	if (likely(nested_walk(n, a, r)))
+		return true;
+	unsigned shift = host_page_shift_at(mmu->memory, a, n->page_shift_max);
+	if (!shift)
+		return false;
+	ledger_charge(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION);
+	ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
+	nested_map(n, a, shift);
+	n->has_violated = true;
+	mmu_note_exit(mmu);
+	return false;
+}
+
+/* The second dimension of the guest walk: where is the guest's entry? */
+static bool nested_locate(void *opaque, gpa_t a, unsigned size_bytes, uint8_t **host)
+{
+	struct nested *n = opaque;
+	struct nested_result r;
+	if (nested_translate(n, a, &r))
+		*host = hpa_host(n->base.mmu->memory, r.hpa);
+	return !n->has_violated;
+}
+
+/* One attempt of the hardware. WALK_ABORTED: it ended in a violation. */
+static enum walk_outcome attempt(struct nested *n, gva_t address, enum access_kind kind,
+				 enum mmu_mode mode, struct walk_result *r, struct translation *out)
+{
+	struct mmu *mmu = n->base.mmu;
+	struct walk_source source = mmu_walk_source(mmu);
+	struct nested_result page;
+	unsigned updates = 0;
+	source.locate = nested_locate;
+	source.opaque = n;
+	n->has_violated = false;
+	do {
+		walk(&mmu->private->context, &source, address, kind, mode, r);
+		mmu_charge_walk(mmu, r);
+	} while (r->outcome == WALK_OK &&
+		 !walk_commit(&mmu->private->context, &source, kind, r, &updates));
+	ledger_charge_many(mmu->ledger, EVENT_AD_UPDATE, updates);
+	if (r->outcome != WALK_OK)
+		return r->outcome;
+	*out = (struct translation){.gpa = r->gpa, .guest_shift = r->page_shift, .flags = r->flags};
+	if (nested_translate(n, r->gpa, &page)) {
+		out->host = hpa_host(mmu->memory, page.hpa);
+		out->page_shift = (uint8_t)(page.page_shift < r->page_shift ? page.page_shift
+									    : r->page_shift);
+		return WALK_OK;
+	}
+	out->page_shift = PAGE_SHIFT;
+	out->is_uncached = true;
+	return n->has_violated ? WALK_ABORTED : WALK_OK;
+}
+
+static bool nested_fill(struct strategy *s, gva_t address, enum access_kind kind,
+			enum mmu_mode mode, struct translation *out, uint32_t *error_code)
+{
+	struct nested *n = (struct nested *)s;
+	struct walk_result r;
+	enum walk_outcome outcome;
+	do
+		outcome = attempt(n, address, kind, mode, &r, out);
+	while (outcome == WALK_ABORTED);
+	*error_code = r.error_code;
+	return outcome == WALK_OK;
+}
+
+static bool nested_cr3_written(struct strategy *s, bool no_flush)
+{
+	return false;
+}
+
+static void nested_invalidate(struct strategy *s, int type, unsigned pcid, gva_t address)
+{
+}
+
+/* Nothing here depends on the guest's tables or controls. */
+static void nested_reset(struct strategy *s)
+{
+}
+
+static void nested_memory_changed(struct strategy *s)
+{
+	struct nested *n = (struct nested *)s;
+	table_pool_fini(&n->pool);
+	int r = init_tables(n, NULL);
+	assert(!r);
+	(void)r;
+}
+
+const struct strategy_ops nested_ops = {
+	.create = nested_create,
+	.destroy = nested_destroy,
+	.fill = nested_fill,
+	.cr3_written = nested_cr3_written,
+	.invalidate = nested_invalidate,
+	.reset = nested_reset,
+	.memory_changed = nested_memory_changed,
+};

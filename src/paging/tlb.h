@@ -1,0 +1,92 @@
+/*
+ * The modelled translation look-aside buffers of one processor.
+ *
+ * Two levels, each with a data and an instruction side (the second may be one for both), each side
+ * up to four arrays. An array is set associative or fully associative, holds some page sizes, and
+ * replaces the least recently used entry of a set, exactly: every use stores the mmu's use clock in
+ * the entry's stamp. The engine's fast map stores through that same pointer, so a hit there counts
+ * here.
+ *
+ * Tags. An entry's 64-bit key holds the page number, the size and the number of a "space". Each
+ * live PCID has one, global entries share one, and flushing a space is giving it a new number: what
+ * carries an old one can never match again and is replaced first.
+ *
+ * Invariants: a key is in an array at most once; entries of one side's first level do not overlap
+ * for the same space; when a first-level entry goes, the owner is told before (`dropped`), so that
+ * it can forget what it derived from the entry. The second level does not include the first:
+ * filling happens at a walk, and a victim goes nowhere.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "paging/mmu.h"
+#include "paging/strategy.h"
+#include "x86/tlb_geometry.h"
+
+#define TLB_FAST_WORDS ((MMU_FAST_COUNT + 63) / 64)
+
+struct tlb_entry {
+	uint64_t stamp;
+	uint64_t frame; /* guest-physical address of the page */
+	uint8_t *host;	/* of the page; NULL as in struct translation */
+	uint8_t page_shift;
+	uint8_t guest_shift;
+	uint8_t flags; /* WALK_* */
+	/* First level only: the indexes of fast-map entries that were derived from this one, or
+	 * once were. */
+	uint64_t fast_used[TLB_FAST_WORDS];
+};
+
+struct tlb_bank {
+	unsigned entry_count, ways, set_mask;
+	uint8_t sizes;	    /* TLB_* it can hold */
+	uint8_t sizes_seen; /* TLB_* it was given since it was last emptied */
+	bool has_fractured; /* some entry is smaller than the guest's page */
+	bool is_first_level;
+	uint64_t *keys; /* 0: empty */
+	struct tlb_entry *entries;
+	uint8_t *fractured;
+	/* Fully associative banks with many entries: chains by hash of the key; NULL otherwise. */
+	uint16_t *bucket, *next;
+	unsigned bucket_bits;
+};
+
+struct tlb_banks {
+	struct tlb_bank bank[TLB_ARRAY_MAX];
+	unsigned count;
+};
+
+enum tlb_side_id { TLB_DATA, TLB_INSTRUCTION };
+
+struct tlb;
+
+typedef void tlb_dropped_fn(void *opaque, enum tlb_side_id side, struct tlb_entry *entry);
+
+/* `dropped` hears of each first-level entry that goes one by one; of flushes the caller knows
+ * itself. -EINVAL for a shape that cannot be. */
+int tlb_create(struct tlb **out, const struct tlb_geometry *g, tlb_dropped_fn *dropped,
+	       void *opaque, struct error *e);
+void tlb_destroy(struct tlb *t);
+
+/* NULL on a miss. Does not count as a use: the caller stores the stamp. */
+struct tlb_entry *tlb_find(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address);
+
+/* Puts a translation of the page at `address` into a level for the current space, or the global one
+ * if its flags have WALK_G. The first level breaks a page that it has no array for into smaller
+ * ones; the second leaves it out (NULL). */
+struct tlb_entry *tlb_insert(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address,
+			     const struct translation *translation, uint64_t now);
+
+/* Puts a second-level entry into the first. */
+struct tlb_entry *tlb_promote(struct tlb *t, enum tlb_side_id side, gva_t address,
+			      const struct tlb_entry *from, uint64_t now);
+
+/* From now on look-ups and fills are for `pcid`. */
+void tlb_set_pcid(struct tlb *t, unsigned pcid);
+
+/* Drops every translation of the guest page at `address`: of `pcid`, and of the global space if
+ * asked. */
+void tlb_invalidate(struct tlb *t, unsigned pcid, bool with_global, gva_t address);
+void tlb_flush_pcid(struct tlb *t, unsigned pcid);
+void tlb_flush_non_global(struct tlb *t);
+void tlb_flush_all(struct tlb *t);
