@@ -1,0 +1,7 @@
+/* EXPECT: halted --timeout 5 */
+/* hlt with interrupts off: nothing can ever wake it. */
+#include "bare.inc"
+test:
+	cli
+1:	hlt
+	jmp 1b

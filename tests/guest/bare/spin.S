@@ -1,0 +1,6 @@
+/* EXPECT: 124 --timeout 1 */
+/* A loop with interrupts off, ended by the clock on the wall. */
+#include "bare.inc"
+test:
+	cli
+	jmp .

@@ -1,0 +1,99 @@
+"""What the runners of tests/guest and tests/cli share: one run of gnomon, judged; results as lines for ./bootstrap check.
+
+A run never may end by a signal, by a sanitizer's report or not at all: that is a failure whatever else was expected.
+"""
+import os
+import re
+import subprocess
+import threading
+import time
+
+EXIT_OF_END = {
+    'poweroff': 0, 'error': 1, 'usage': 2, 'panic': 3, 'triple': 4, 'reset': 5, 'halted': 6, 'limit': 124,
+}
+SANITIZER = re.compile(r'(ERROR: AddressSanitizer|runtime error:|LeakSanitizer)[^\n]*')
+SANITIZER_ENV = {
+    'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99',
+    'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1:exitcode=99',
+}
+
+
+class Outcome:
+    def __init__(self, code, out, err, seconds, timed_out):
+        self.code, self.out, self.err = code, out, err
+        self.seconds, self.timed_out = seconds, timed_out
+
+    def both(self):
+        return self.out + '\n' + self.err
+
+    def broken(self):
+        """Why this run is a failure whatever was expected of it; None if it is sound."""
+        if self.timed_out:
+            return f'hangs: killed after {self.seconds:.0f} s'
+        if self.code < 0:
+            return f'killed by signal {-self.code}'
+        found = SANITIZER.search(self.both())
+        if found:
+            return found[0]
+        return None
+
+
+def run(command, limit_seconds, stdin=b''):
+    env = dict(os.environ, **SANITIZER_ENV)
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=env)
+    timed_out = False
+    try:
+        out, err = process.communicate(stdin, timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        timed_out = True
+    text = [b.decode('utf-8', 'replace').replace('\r', '') for b in (out, err)]
+    return Outcome(process.returncode, text[0], text[1], time.monotonic() - start, timed_out)
+
+
+class Report:
+    """Prints results as they come, one whole line at a time."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.failed = 0
+
+    def ok(self, name, seconds=None):
+        self.line(f'ok {name}' + (f' ({seconds:.1f} s)' if seconds is not None else ''))
+
+    def skip(self, name, why):
+        self.line(f'skip {name}: {why}')
+
+    def fail(self, name, why, outcome=None, lines=12):
+        detail = []
+        if outcome:
+            tail = (outcome.out[-3000:].splitlines()[-lines:], outcome.err[-3000:].splitlines()[-lines:])
+            detail = ['    stdout: ' + t for t in tail[0]] + ['    stderr: ' + t for t in tail[1]]
+        self.failed += 1
+        self.line('\n'.join([f'not ok {name}: {why}'] + detail))
+
+    def line(self, text):
+        with self.lock:
+            print(text, flush=True)
+
+
+def in_parallel(jobs, work):
+    """Runs the functions of `work` on `jobs` threads, in order of the list."""
+    queue, lock = list(work), threading.Lock()
+
+    def worker():
+        while True:
+            with lock:
+                if not queue:
+                    return
+                job = queue.pop(0)
+            job()
+
+    threads = [threading.Thread(target=worker) for _ in range(jobs)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
