@@ -2,13 +2,13 @@
  * Guest memory: the slots around the PC hole, the rule that a write to a flagged page is seen and
  * no other is, the dirty log.
  */
-#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "memory/memory.h"
 
