@@ -1,6 +1,7 @@
 /*
- * The log: one line a call, to standard error or wherever cli/ points it. The level is the project's only mutable global.
- * What a guest does wrong is never logged above LOG_DEBUG: a guest must not be able to fill the host's disk.
+ * The log: one line a call, to standard error or wherever cli/ points it. The level is the
+ * project's only mutable global. What a guest does wrong is never logged above LOG_DEBUG: a guest
+ * must not be able to fill the host's disk.
  */
 #pragma once
 

@@ -1,9 +1,10 @@
 /*
  * Address types and the few integer helpers that everything shares.
  *
- * A guest-virtual address (GVA: after segmentation, what the manual calls linear) and a guest-physical address (GPA) are
- * both 64-bit numbers and are never the same thing, so each is a one-member struct that the compiler keeps apart. A host
- * address is a pointer. Arithmetic happens on `.v`, by name, where it can be seen.
+ * A guest-virtual address (GVA: after segmentation, what the manual calls linear) and a
+ * guest-physical address (GPA) are both 64-bit numbers and are never the same thing, so each is a
+ * one-member struct that the compiler keeps apart. A host address is a pointer. Arithmetic happens
+ * on `.v`, by name, where it can be seen.
  */
 #pragma once
 

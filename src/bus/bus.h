@@ -1,9 +1,10 @@
 /*
  * The bus: who answers at a port or a device-memory address, and how interrupts travel.
  *
- * A device maps ranges and is called with offsets into them; it raises lines and sends messages (MSI) that the board has
- * connected to the interrupt controllers. An access with nobody behind it goes through one counted path: it reads as all
- * ones, and the policy (--unhandled) says whether that is ignored, logged or ends the run.
+ * A device maps ranges and is called with offsets into them; it raises lines and sends messages
+ * (MSI) that the board has connected to the interrupt controllers. An access with nobody behind it
+ * goes through one counted path: it reads as all ones, and the policy (--unhandled) says whether
+ * that is ignored, logged or ends the run.
  */
 #pragma once
 
@@ -22,7 +23,8 @@ struct bus_ops {
 	void (*write)(void *opaque, struct bus_access access, uint64_t value);
 };
 
-/* An interrupt line. The receiver fills it; the device calls irq_line_set. A line with no receiver does nothing. */
+/* An interrupt line. The receiver fills it; the device calls irq_line_set. A line with no receiver
+ * does nothing. */
 struct irq_line {
 	void (*set)(void *opaque, unsigned number, bool level);
 	void *opaque; /* borrowed */
@@ -75,19 +77,22 @@ struct bus {
 
 void bus_init(struct bus *b);
 
-/* Maps [base, base + size). -EEXIST if it overlaps (the message names both), -ENOSPC. `name` lives as long as the bus. */
-int bus_map_ports(struct bus *b, uint16_t base, unsigned count, const struct bus_ops *ops, void *opaque,
-		  const char *name, struct error *e);
-int bus_map_mmio(struct bus *b, gpa_t base, uint64_t size_bytes, const struct bus_ops *ops, void *opaque,
-		 const char *name, struct error *e);
+/* Maps [base, base + size). -EEXIST if it overlaps (the message names both), -ENOSPC. `name` lives
+ * as long as the bus. */
+int bus_map_ports(struct bus *b, uint16_t base, unsigned count, const struct bus_ops *ops,
+		  void *opaque, const char *name, struct error *e);
+int bus_map_mmio(struct bus *b, gpa_t base, uint64_t size_bytes, const struct bus_ops *ops,
+		 void *opaque, const char *name, struct error *e);
 /* Removes the ranges that start at `base` (a PCI BAR that moves). */
 void bus_unmap_ports(struct bus *b, uint16_t base);
 void bus_unmap_mmio(struct bus *b, gpa_t base);
 
-/* The access itself. An access that straddles two ranges is split by bytes. Returns the value, zero-extended;
- * *handled (may be NULL) says whether a device answered. */
-uint64_t bus_port_read(struct bus *b, unsigned vcpu, uint16_t port, unsigned size_bytes, bool *handled);
-bool bus_port_write(struct bus *b, unsigned vcpu, uint16_t port, unsigned size_bytes, uint64_t value);
+/* The access itself. An access that straddles two ranges is split by bytes. Returns the value,
+ * zero-extended; *handled (may be NULL) says whether a device answered. */
+uint64_t bus_port_read(struct bus *b, unsigned vcpu, uint16_t port, unsigned size_bytes,
+		       bool *handled);
+bool bus_port_write(struct bus *b, unsigned vcpu, uint16_t port, unsigned size_bytes,
+		    uint64_t value);
 uint64_t bus_mmio_read(struct bus *b, unsigned vcpu, gpa_t a, unsigned size_bytes, bool *handled);
 bool bus_mmio_write(struct bus *b, unsigned vcpu, gpa_t a, unsigned size_bytes, uint64_t value);
 

@@ -1,9 +1,9 @@
 /*
  * The map of the machine: which ports, addresses and interrupt numbers the board gives to whom.
  *
- * One place for what the devices (device/), the firmware tables (boot/) and the board (vm/) must agree on. The layout is
- * that of a PC with an ICH9-like south bridge: what an operating system expects when it probes without tables is where
- * it always was, and the rest is found through ACPI.
+ * One place for what the devices (device/), the firmware tables (boot/) and the board (vm/) must
+ * agree on. The layout is that of a PC with an ICH9-like south bridge: what an operating system
+ * expects when it probes without tables is where it always was, and the rest is found through ACPI.
  */
 #pragma once
 
@@ -55,7 +55,7 @@
 #define PLATFORM_IRQ_RTC 8
 #define PLATFORM_IRQ_SCI 9
 #define PLATFORM_IRQ_MOUSE 12
-#define PLATFORM_TIMER_GSI 2 /* IRQ 0 arrives at this pin of the I/O APIC (MADT override) */
+#define PLATFORM_TIMER_GSI 2	  /* IRQ 0 arrives at this pin of the I/O APIC (MADT override) */
 #define PLATFORM_PCI_GSI_FIRST 16 /* INTA..INTD of slot s: pin 16 + (s + pin) % 4 */
 #define PLATFORM_IOAPIC_PINS 24
 

@@ -1,13 +1,13 @@
 /*
  * The machine's time, in cycles of the guest's time-stamp counter, and the timers that wait for it.
  *
- * A cycle here is one tick of a counter of `hz` (the profile's frequency). With CLOCK_VIRTUAL the run loop moves time:
- * an instruction is a cycle, HLT jumps to the next deadline, and two runs see the same time at the same instruction. With
- * CLOCK_REAL time is the host's monotonic clock scaled to `hz`. Devices only ask for the time and arm timers; they
- * never learn which it is.
+ * A cycle here is one tick of a counter of `hz` (the profile's frequency). With CLOCK_VIRTUAL the
+ * run loop moves time: an instruction is a cycle, HLT jumps to the next deadline, and two runs see
+ * the same time at the same instruction. With CLOCK_REAL time is the host's monotonic clock scaled
+ * to `hz`. Devices only ask for the time and arm timers; they never learn which it is.
  *
- * Invariant: time never goes back, except that the run loop may rewind a virtual clock to the start of a turn when it
- * gives the same stretch of time to the next vcpu; no timer fires inside a turn.
+ * Invariant: time never goes back, except that the run loop may rewind a virtual clock to the start
+ * of a turn when it gives the same stretch of time to the next vcpu; no timer fires inside a turn.
  */
 #pragma once
 
@@ -16,7 +16,8 @@
 enum clock_kind { CLOCK_VIRTUAL, CLOCK_REAL };
 
 struct timer {
-	/* Called by clock_run_due() with the timer already disarmed; may arm it again. `deadline_cycles` is when it should have fired. */
+	/* Called by clock_run_due() with the timer already disarmed; may arm it again.
+	 * `deadline_cycles` is when it should have fired. */
 	void (*fire)(void *opaque, uint64_t deadline_cycles);
 	void *opaque; /* borrowed */
 	uint64_t deadline_cycles;
@@ -32,32 +33,38 @@ struct clock {
 	uint64_t wall_start_s;	/* seconds since 1970 at cycle 0, what the RTC shows */
 	struct timer *timers;	/* armed ones, earliest first */
 	struct timer *due;	/* armed ones that clock_run_due() has taken and not fired yet */
-	uint64_t changes;	/* counts arming and cancelling: the run loop notices a new earlier deadline by it */
+	uint64_t changes;	/* counts arming and cancelling: the run loop notices a new earlier
+				   deadline by it */
 };
 
 #define CLOCK_NEVER UINT64_MAX
 
-/* Caller's storage. `hz` > 0. Virtual clocks start at wall time 2000-01-01 00:00:00 unless told; real ones at the host's. */
+/* Caller's storage. `hz` > 0. Virtual clocks start at wall time 2000-01-01 00:00:00 unless told;
+ * real ones at the host's. */
 void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz);
 
 /* Now, in cycles since the machine was made. */
 uint64_t clock_now(struct clock *c);
 
-/* Virtual clocks only: sets the time. The engine calls it before anything that may look at the time. */
+/* Virtual clocks only: sets the time. The engine calls it before anything that may look at the
+ * time. */
 static inline void clock_set(struct clock *c, uint64_t now_cycles)
 {
 	c->now_cycles = now_cycles;
 }
 
-/* Exact conversions (128-bit): cycles to nanoseconds rounds down, nanoseconds to cycles rounds up, so that a timer armed
- * for ns N never fires at a time that reads less than N. Both saturate at UINT64_MAX. */
+/* Exact conversions (128-bit): cycles to nanoseconds rounds down, nanoseconds to cycles rounds up,
+ * so that a timer armed for ns N never fires at a time that reads less than N. Both saturate at
+ * UINT64_MAX. */
 uint64_t clock_ns_from_cycles(const struct clock *c, uint64_t cycles);
 uint64_t clock_cycles_from_ns(const struct clock *c, uint64_t ns);
-/* ticks of an `other_hz` counter that have passed at `cycles`, rounded down; and the first cycle at which `ticks` have passed. */
+/* ticks of an `other_hz` counter that have passed at `cycles`, rounded down; and the first cycle at
+ * which `ticks` have passed. */
 uint64_t clock_ticks_from_cycles(const struct clock *c, uint64_t other_hz, uint64_t cycles);
 uint64_t clock_cycles_from_ticks(const struct clock *c, uint64_t other_hz, uint64_t ticks);
 
-/* Arms or re-arms `t` (its fire and opaque set by the owner). A deadline in the past fires at the next clock_run_due(). */
+/* Arms or re-arms `t` (its fire and opaque set by the owner). A deadline in the past fires at the
+ * next clock_run_due(). */
 void timer_arm(struct clock *c, struct timer *t, uint64_t deadline_cycles);
 /* Idempotent. */
 void timer_cancel(struct clock *c, struct timer *t);

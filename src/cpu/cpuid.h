@@ -1,6 +1,7 @@
 /*
- * CPUID models: what a named processor offers, with single features added and taken away, never more than the host has where
- * the host's own instructions are used to execute. What CPUID does not offer raises #UD: the engine asks cpu_has().
+ * CPUID models: what a named processor offers, with single features added and taken away, never
+ * more than the host has where the host's own instructions are used to execute. What CPUID does not
+ * offer raises #UD: the engine asks cpu_has().
  */
 #pragma once
 
@@ -11,7 +12,8 @@ struct cpuid_regs {
 	uint32_t eax, ebx, ecx, edx;
 };
 
-/* Every feature a model can switch: FEATURE(symbol, "name as in /proc/cpuinfo and QEMU", leaf, subleaf, register, bit). */
+/* Every feature a model can switch: FEATURE(symbol, "name as in /proc/cpuinfo and QEMU", leaf,
+ * subleaf, register, bit). */
 enum cpu_feature {
 #define FEATURE(symbol, name, leaf, subleaf, reg, bit) FEATURE_##symbol,
 #include "cpu/features.def"
@@ -30,13 +32,13 @@ struct cpu_model {
 	uint32_t signature; /* leaf 1 EAX: family, model, stepping */
 	unsigned physical_bits, linear_bits;
 	unsigned vcpu_count;
-	uint64_t tsc_hz;     /* leaf 15h and 16h, and KVM's leaf 40000010h */
-	bool kvm_leaves;     /* 40000000h: "KVMKVMKVM", kvmclock */
+	uint64_t tsc_hz; /* leaf 15h and 16h, and KVM's leaf 40000010h */
+	bool kvm_leaves; /* 40000000h: "KVMKVMKVM", kvmclock */
 };
 
-/* Parses "NAME[,+feature]...[,-feature]..." (also `feature=on|off` as in QEMU). Names: `x86-64` (v1), x86-64-v2, x86-64-v3, max, host's
- * synonym max. Unknown names, and features the host lacks, are errors that list the legal ones. Fills everything but
- * vcpu_count, tsc_hz, kvm_leaves. */
+/* Parses "NAME[,+feature]...[,-feature]..." (also `feature=on|off` as in QEMU). Names: `x86-64`
+ * (v1), x86-64-v2, x86-64-v3, max, host's synonym max. Unknown names, and features the host lacks,
+ * are errors that list the legal ones. Fills everything but vcpu_count, tsc_hz, kvm_leaves. */
 int cpu_model_parse(struct cpu_model *m, const char *spec, struct error *e);
 
 /* Iterates the catalogue of model names, NULL after the last; and feature names. */
@@ -48,7 +50,8 @@ static inline bool cpu_has(const struct cpu_model *m, enum cpu_feature f)
 	return m->has[f];
 }
 
-/* What the CPUID instruction returns. `state` bits that show through (OSXSAVE, APIC id, XSAVE size) come from the arguments. */
+/* What the CPUID instruction returns. `state` bits that show through (OSXSAVE, APIC id, XSAVE size)
+ * come from the arguments. */
 struct vcpu;
 struct cpuid_regs cpu_cpuid(const struct vcpu *v, uint32_t leaf, uint32_t subleaf);
 

@@ -1,13 +1,14 @@
 /*
- * One virtual processor: its architectural state, and the wires that tie it to the rest of the machine.
+ * One virtual processor: its architectural state, and the wires that tie it to the rest of the
+ * machine.
  *
- * `struct vcpu_state` is everything a guest could observe and nothing else; it has no pointers and is what is saved, loaded,
- * hashed and compared between engines. `struct vcpu` adds the wires. All engines work on this one structure, so a vcpu can move
- * between them at any instruction boundary.
+ * `struct vcpu_state` is everything a guest could observe and nothing else; it has no pointers and
+ * is what is saved, loaded, hashed and compared between engines. `struct vcpu` adds the wires. All
+ * engines work on this one structure, so a vcpu can move between them at any instruction boundary.
  *
- * Arithmetic flags: the six arithmetic flags live in `flags_low` (the low byte of RFLAGS: SF ZF AF PF CF as LAHF has them) and
- * `flags_of` (0 or 1); `rflags` holds all the others and its arithmetic bits are stale. Use vcpu_rflags()/vcpu_set_rflags()
- * unless you are an engine's inner loop.
+ * Arithmetic flags: the six arithmetic flags live in `flags_low` (the low byte of RFLAGS: SF ZF AF
+ * PF CF as LAHF has them) and `flags_of` (0 or 1); `rflags` holds all the others and its arithmetic
+ * bits are stale. Use vcpu_rflags()/vcpu_set_rflags() unless you are an engine's inner loop.
  */
 #pragma once
 
@@ -19,15 +20,16 @@
 /* A segment register with its hidden part, as the manual's descriptor cache (SDM 3A 3.4.3). */
 struct segment_register {
 	uint64_t base;
-	uint32_t limit;	      /* in bytes, already scaled by G */
+	uint32_t limit; /* in bytes, already scaled by G */
 	uint16_t selector;
-	uint16_t attributes;  /* descriptor bits 55:40: type[3:0] S DPL[6:5] P[7] ...; AVL[12] L[13] D/B[14] G[15]; ATTR_* below */
+	uint16_t attributes; /* descriptor bits 55:40: type[3:0] S DPL[6:5] P[7] ...; AVL[12] L[13]
+				D/B[14] G[15]; ATTR_* below */
 };
 
 #define ATTR_TYPE 0x000fu
 #define ATTR_ACCESSED 0x0001u
-#define ATTR_WRITABLE 0x0002u /* data */
-#define ATTR_READABLE 0x0002u /* code */
+#define ATTR_WRITABLE 0x0002u	 /* data */
+#define ATTR_READABLE 0x0002u	 /* code */
 #define ATTR_EXPAND_DOWN 0x0004u /* data */
 #define ATTR_CONFORMING 0x0004u	 /* code */
 #define ATTR_CODE 0x0008u
@@ -47,7 +49,8 @@ struct table_register {
 	uint16_t unused[3];
 };
 
-/* x87 and vector state. st[] is in stack order (ST(0) first), as FXSAVE stores it; ftw is FXSAVE's abridged tag byte. */
+/* x87 and vector state. st[] is in stack order (ST(0) first), as FXSAVE stores it; ftw is FXSAVE's
+ * abridged tag byte. */
 struct fpu_state {
 	_Alignas(32) uint8_t ymm[16][32];
 	_Alignas(16) uint8_t st[8][16]; /* 10 bytes each, the rest 0 */
@@ -66,9 +69,9 @@ struct fpu_state {
 
 enum vcpu_activity {
 	ACTIVITY_RUNNING,
-	ACTIVITY_HALTED,       /* HLT: waits for an interrupt, NMI, INIT */
-	ACTIVITY_WAIT_SIPI,    /* an application processor after INIT */
-	ACTIVITY_SHUTDOWN,     /* after a triple fault */
+	ACTIVITY_HALTED,    /* HLT: waits for an interrupt, NMI, INIT */
+	ACTIVITY_WAIT_SIPI, /* an application processor after INIT */
+	ACTIVITY_SHUTDOWN,  /* after a triple fault */
 };
 
 enum interrupt_shadow { SHADOW_NONE = 0, SHADOW_STI = 1, SHADOW_MOV_SS = 2 };
@@ -77,17 +80,19 @@ enum interrupt_shadow { SHADOW_NONE = 0, SHADOW_STI = 1, SHADOW_MOV_SS = 2 };
 #define MC_BANK_COUNT 4
 
 struct vcpu_state {
-	/* Hot: general registers first, the engine indexes them. gpr[16] is always 0 and gpr[17] belongs to the engine. */
+	/* Hot: general registers first, the engine indexes them. gpr[16] is always 0 and gpr[17]
+	 * belongs to the engine. */
 	uint64_t gpr[18];
 	uint64_t rip;
-	uint64_t rflags;    /* without the arithmetic flags, see above */
-	uint8_t flags_low;  /* SF ZF AF PF CF, bit 1 set */
-	uint8_t flags_of;   /* 0 or 1 */
+	uint64_t rflags;   /* without the arithmetic flags, see above */
+	uint8_t flags_low; /* SF ZF AF PF CF, bit 1 set */
+	uint8_t flags_of;  /* 0 or 1 */
 	uint8_t cpl;
-	uint8_t interrupt_shadow; /* enum interrupt_shadow: holds off interrupts for one instruction */
+	uint8_t interrupt_shadow; /* enum interrupt_shadow: holds off interrupts for one instruction
+				   */
 	uint8_t nmi_blocked;	  /* until IRET */
 	uint8_t nmi_pending;
-	uint8_t activity;	  /* enum vcpu_activity */
+	uint8_t activity; /* enum vcpu_activity */
 	uint8_t sipi_vector;
 	uint8_t init_pending, sipi_pending;
 	uint8_t unused[6];
@@ -122,13 +127,13 @@ enum vcpu_request {
 	REQUEST_NMI = 1 << 1,
 	REQUEST_INIT = 1 << 2,
 	REQUEST_SIPI = 1 << 3,
-	REQUEST_STOP = 1 << 4,	    /* return to the run loop */
+	REQUEST_STOP = 1 << 4, /* return to the run loop */
 };
 
 /* The local APIC as the processor core sees it. The device floor implements it. */
 struct apic_ops {
-	/* The vector of the highest-priority interrupt that may be delivered now (TPR and PPR considered; ExtINT from the PIC
-	 * included), or -1. Does not acknowledge. */
+	/* The vector of the highest-priority interrupt that may be delivered now (TPR and PPR
+	 * considered; ExtINT from the PIC included), or -1. Does not acknowledge. */
 	int (*pending)(void *opaque);
 	/* Acknowledges what pending() said and returns its vector (-1 if it went away). */
 	int (*acknowledge)(void *opaque);
@@ -155,21 +160,23 @@ struct ledger;
 struct vcpu {
 	struct vcpu_state state;
 
-	unsigned index;		   /* 0.. ; also the initial APIC id */
-	_Atomic uint32_t requests; /* enum vcpu_request */
+	unsigned index;		       /* 0.. ; also the initial APIC id */
+	_Atomic uint32_t requests;     /* enum vcpu_request */
 	const struct cpu_model *model; /* borrowed: CPUID and what follows from it */
-	struct clock *clock;	   /* borrowed */
-	struct ledger *ledger;	   /* borrowed: this vcpu's */
+	struct clock *clock;	       /* borrowed */
+	struct ledger *ledger;	       /* borrowed: this vcpu's */
 	const struct apic_ops *apic_ops;
-	void *apic;		   /* borrowed */
+	void *apic;		       /* borrowed */
 	const struct msr_ops *msr_ops; /* may be NULL */
-	void *msr_opaque;	   /* borrowed */
-	/* Called when `requests` was set, so that a sleeping or running engine notices. May be NULL. */
+	void *msr_opaque;	       /* borrowed */
+	/* Called when `requests` was set, so that a sleeping or running engine notices. May be
+	 * NULL. */
 	void (*kick)(void *opaque, struct vcpu *v);
 	void *kick_opaque;
 };
 
-/* State after power-on or RESET (SDM 3A 9.1). Vcpu 0 is the boot processor and starts running at F000:FFF0; others wait for SIPI. */
+/* State after power-on or RESET (SDM 3A 9.1). Vcpu 0 is the boot processor and starts running at
+ * F000:FFF0; others wait for SIPI. */
 void vcpu_reset(struct vcpu *v);
 /* State after INIT: like RESET but keeps TSC, MTRRs, FPU, CR0.CD/NW (SDM 3A table 9-1). */
 void vcpu_init_signal(struct vcpu *v);

@@ -1,12 +1,14 @@
 /*
  * The engine contract: runs a vcpu until something the run loop must know.
  *
- * An engine executes guest instructions on struct vcpu_state, asks the vcpu's mmu what an address means, calls the bus for ports and
- * device memory, charges the vcpu's ledger, and returns with an exit record. All engines drive the same state, so a vcpu may move from
- * one to another whenever run() has returned.
+ * An engine executes guest instructions on struct vcpu_state, asks the vcpu's mmu what an address
+ * means, calls the bus for ports and device memory, charges the vcpu's ledger, and returns with an
+ * exit record. All engines drive the same state, so a vcpu may move from one to another whenever
+ * run() has returned.
  *
- * Time: before anything that may look at the clock the engine sets it (virtual kind); run() never goes past `until_cycles`, to the exact
- * instruction, and retires at least one instruction per cycle.
+ * Time: before anything that may look at the clock the engine sets it (virtual kind); run() never
+ * goes past `until_cycles`, to the exact instruction, and retires at least one instruction per
+ * cycle.
  */
 #pragma once
 
@@ -33,10 +35,13 @@ struct engine_ops {
 	void (*destroy)(struct engine *engine);
 	/* Ties vcpu->index to the engine. Called vcpu_count times before the first run. */
 	int (*add_vcpu)(struct engine *engine, struct vcpu *v, struct mmu *mmu, struct error *e);
-	/* Runs vcpu `index` from the clock's present time to at most `until_cycles`. Returns early with a reason. With reason EXIT_BUDGET the
-	 * clock stands at until_cycles or at most one instruction's cost past it. */
-	void (*run)(struct engine *engine, unsigned index, uint64_t until_cycles, struct vm_exit *exit);
-	/* Somebody else (debugger, loader, restore) changed the vcpu's state: recompute what was derived from it. */
+	/* Runs vcpu `index` from the clock's present time to at most `until_cycles`. Returns early
+	 * with a reason. With reason EXIT_BUDGET the clock stands at until_cycles or at most one
+	 * instruction's cost past it. */
+	void (*run)(struct engine *engine, unsigned index, uint64_t until_cycles,
+		    struct vm_exit *exit);
+	/* Somebody else (debugger, loader, restore) changed the vcpu's state: recompute what was
+	 * derived from it. */
 	void (*state_changed)(struct engine *engine, unsigned index);
 	/* Code breakpoints by guest-virtual address, for debuggers, on all vcpus. -ENOSPC. */
 	int (*set_breakpoint)(struct engine *engine, gva_t address, bool on);

@@ -1,9 +1,10 @@
 /*
  * The ledger: what happened, counted, per vcpu, split by who was running.
  *
- * Code charges events (events.def: one meaning a line); it never charges cycles. Prices live in profiles (hw/), and the
- * product is made in report/. Charging is one increment, always compiled in, so there is one build and it always counts.
- * A vcpu's ledger is written by the thread that runs that vcpu and by nobody else.
+ * Code charges events (events.def: one meaning a line); it never charges cycles. Prices live in
+ * profiles (hw/), and the product is made in report/. Charging is one increment, always compiled
+ * in, so there is one build and it always counts. A vcpu's ledger is written by the thread that
+ * runs that vcpu and by nobody else.
  */
 #pragma once
 
@@ -32,7 +33,8 @@ enum ring { RING_KERNEL, RING_USER, RING_COUNT };
 struct ledger {
 	uint64_t count[EVENT_COUNT][RING_COUNT];
 	enum ring ring; /* kept by the engine at every change of privilege */
-	/* Told of each exit as it is charged, for the monitor's list of the last ones; mostly NULL. */
+	/* Told of each exit as it is charged, for the monitor's list of the last ones; mostly NULL.
+	 */
 	void (*on_exit)(void *opaque, enum event e);
 	void *on_exit_opaque; /* borrowed */
 };
@@ -60,7 +62,8 @@ static inline uint64_t ledger_total(const struct ledger *l, enum event e)
 	return l->count[e][RING_KERNEL] + l->count[e][RING_USER];
 }
 
-/* The name in reports and JSON ("exit.cr3_write"), its group, and one sentence saying what is counted. */
+/* The name in reports and JSON ("exit.cr3_write"), its group, and one sentence saying what is
+ * counted. */
 const char *event_name(enum event e);
 enum event_group event_group(enum event e);
 const char *event_text(enum event e);
@@ -69,7 +72,8 @@ int event_from_name(const char *name);
 
 /* "work", "tlb", "walk", "exit", "paging", "guest". */
 const char *event_group_name(enum event_group g);
-/* The events of a group, in events.def's order: for (int e = event_first(g); e >= 0; e = event_next(e)). -1 ends. */
+/* The events of a group, in events.def's order: for (int e = event_first(g); e >= 0; e =
+ * event_next(e)). -1 ends. */
 int event_first(enum event_group g);
 int event_next(int e);
 /* The sum of both rings over all events of a group. */

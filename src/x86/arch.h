@@ -1,13 +1,30 @@
 /*
- * The names of the architecture: registers, control bits, model-specific registers, vectors. Intel SDM volume 3 ch. 2 and 6,
- * volume 4; AMD APM volume 2. Facts only, no code.
+ * The names of the architecture: registers, control bits, model-specific registers, vectors. Intel
+ * SDM volume 3 ch. 2 and 6, volume 4; AMD APM volume 2. Facts only, no code.
  */
 #pragma once
 
 #include "base/bits.h"
 
-enum gpr { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI,
-	   GPR_R8, GPR_R9, GPR_R10, GPR_R11, GPR_R12, GPR_R13, GPR_R14, GPR_R15, GPR_COUNT };
+enum gpr {
+	GPR_RAX,
+	GPR_RCX,
+	GPR_RDX,
+	GPR_RBX,
+	GPR_RSP,
+	GPR_RBP,
+	GPR_RSI,
+	GPR_RDI,
+	GPR_R8,
+	GPR_R9,
+	GPR_R10,
+	GPR_R11,
+	GPR_R12,
+	GPR_R13,
+	GPR_R14,
+	GPR_R15,
+	GPR_COUNT
+};
 
 /* In the order of the instruction encoding. */
 enum segment { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };

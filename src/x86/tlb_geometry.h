@@ -1,16 +1,18 @@
 /*
- * The shape of one processor's translation caches: facts that a profile (hw/) states and the TLB (paging/) is built from.
- * Plain data, no code; the two folders are siblings and meet here.
+ * The shape of one processor's translation caches: facts that a profile (hw/) states and the TLB
+ * (paging/) is built from. Plain data, no code; the two folders are siblings and meet here.
  *
- * An array is one physical structure of the processor. Intel's first level is several arrays, one for each page size;
- * AMD's is one fully associative array that holds all sizes. A look-up asks every array of its side and level.
- * Sources: profiles' own; CPUID leaves 2, 0x18, 0x80000005, 0x80000006, 0x80000019.
+ * An array is one physical structure of the processor. Intel's first level is several arrays, one
+ * for each page size; AMD's is one fully associative array that holds all sizes. A look-up asks
+ * every array of its side and level. Sources: profiles' own; CPUID leaves 2, 0x18, 0x80000005,
+ * 0x80000006, 0x80000019.
  */
 #pragma once
 
 #include "base/bits.h"
 
-/* Page sizes an array can hold, a mask. 4M is the two-level tables' large page (often held as two 2M entries). */
+/* Page sizes an array can hold, a mask. 4M is the two-level tables' large page (often held as two
+ * 2M entries). */
 #define TLB_4K 1u
 #define TLB_2M 2u
 #define TLB_4M 4u
@@ -32,7 +34,8 @@ struct tlb_side {
 	unsigned array_count; /* 0: this side has no such level */
 };
 
-/* Caches of upper levels and of the host dimension. All 0 where a processor has none, or where none is modelled. */
+/* Caches of upper levels and of the host dimension. All 0 where a processor has none, or where none
+ * is modelled. */
 struct walk_cache_geometry {
 	unsigned pde_entries;	/* entries that name a page table (level 2) */
 	unsigned pdpte_entries; /* level 3 */
