@@ -87,7 +87,8 @@ static int unknown_format(struct boot_load *l)
 	return error_set(
 		l->error, -ENOEXEC,
 		"not a kernel that gnomon knows%s: expected a bzImage (\"HdrS\" at 0x202), an ELF "
-		"file, a Multiboot 1 header in the first 8192 bytes, or a boot sector (a multiple of "
+		"file, a Multiboot 1 header in the first 8192 bytes, or a boot sector (a "
+		"multiple of "
 		"512 bytes with 0x55 0xaa at 510); the file has %llu bytes",
 		guess(l->kernel), (unsigned long long)l->kernel.size);
 }
@@ -167,7 +168,8 @@ static int lay_out_low_memory(struct boot_load *l)
 	if (load_low_end(l) < HIGH_MEMORY)
 		return error_set(
 			l->error, -EFBIG,
-			"guest memory of %llu KiB is too small to boot anything: --memory 1M is the "
+			"guest memory of %llu KiB is too small to boot anything: --memory 1M is "
+			"the "
 			"least",
 			(unsigned long long)(load_low_end(l) / 1024));
 	int r = write_bios_data(l);

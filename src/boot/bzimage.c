@@ -41,11 +41,11 @@ static int open_image(struct boot_load *l, struct bytes *code)
 				 "a bzImage cut off inside its setup header (%llu bytes)",
 				 (unsigned long long)f.size);
 	if (version_of(f) < 0x200 || !(bytes_u8(f, SETUP_LOADFLAGS) & LOADFLAG_LOADED_HIGH))
-		return error_set(
-			l->error, -ENOEXEC,
-			"a zImage, or a bzImage of boot protocol %u.%02u: gnomon needs a bzImage of "
-			"protocol 2.00 or later (Linux 1.3.73 and up)",
-			version_of(f) >> 8, version_of(f) & 0xff);
+		return error_set(l->error, -ENOEXEC,
+				 "a zImage, or a bzImage of boot protocol %u.%02u: gnomon needs a "
+				 "bzImage of "
+				 "protocol 2.00 or later (Linux 1.3.73 and up)",
+				 version_of(f) >> 8, version_of(f) & 0xff);
 	uint64_t sectors = bytes_u8(f, SETUP_SECTS);
 	uint64_t start = ((sectors ? sectors : SETUP_SECTS_DEFAULT) + 1) * SECTOR_BYTES;
 	/* The header counts 16-byte units, rounded up. Before 2.04 the field is 16 bits wide. */
@@ -92,8 +92,10 @@ static int load_unpacked(struct boot_load *l, struct bytes packed)
 	if (!unpack_method(packed))
 		return error_set(
 			l->error, -ENOEXEC,
-			"the payload is compressed in a way gnomon does not unpack (it knows gzip, xz, "
-			"lzma, zstd, lz4, lzo and bzip2): --kernel-format bzimage-stub lets the image "
+			"the payload is compressed in a way gnomon does not unpack (it knows "
+			"gzip, xz, "
+			"lzma, zstd, lz4, lzo and bzip2): --kernel-format bzimage-stub lets the "
+			"image "
 			"unpack itself");
 	int r = unpack(packed, &elf, &size, l->error);
 	if (r) {

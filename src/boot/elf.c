@@ -84,7 +84,8 @@ static int check_header(struct bytes f, struct elf_image *image, struct error *e
 	if (!bytes_has(f, image->phoff, (uint64_t)image->phnum * image->phentsize))
 		return error_set(
 			e, -ENOEXEC,
-			"the ELF program headers lie past the end of the file (%llu bytes): cut off?",
+			"the ELF program headers lie past the end of the file (%llu bytes): cut "
+			"off?",
 			(unsigned long long)f.size);
 	return 0;
 }

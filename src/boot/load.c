@@ -157,7 +157,8 @@ static int no_room_for_initrd(struct boot_load *l, uint64_t last, uint64_t size)
 	if (least - 1 > last || least > MEMORY_HOLE_START)
 		return error_set(
 			l->error, -EFBIG,
-			"the initrd (%llu bytes) is too big: behind the kernel, which ends at 0x%llx, "
+			"the initrd (%llu bytes) is too big: behind the kernel, which ends at "
+			"0x%llx, "
 			"it may reach up to 0x%llx only",
 			(unsigned long long)size, (unsigned long long)kernel_end,
 			(unsigned long long)last);

@@ -62,7 +62,8 @@ static int load_flat(struct boot_load *l, uint64_t at, uint64_t *entry)
 	if (load_address > header_address || header_address - load_address > at)
 		return error_set(
 			l->error, -ENOEXEC,
-			"a Multiboot header whose addresses contradict each other: header at 0x%llx, "
+			"a Multiboot header whose addresses contradict each other: header at "
+			"0x%llx, "
 			"load at 0x%llx, file offset 0x%llx",
 			(unsigned long long)header_address, (unsigned long long)load_address,
 			(unsigned long long)at);
@@ -72,7 +73,8 @@ static int load_flat(struct boot_load *l, uint64_t at, uint64_t *entry)
 		if (load_end < load_address || load_end - load_address > size)
 			return error_set(
 				l->error, -ENOEXEC,
-				"a Multiboot image that loads [0x%llx, 0x%llx) from %llu bytes: cut off?",
+				"a Multiboot image that loads [0x%llx, 0x%llx) from %llu bytes: "
+				"cut off?",
 				(unsigned long long)load_address, (unsigned long long)load_end,
 				(unsigned long long)size);
 		size = load_end - load_address;
@@ -176,13 +178,15 @@ int load_multiboot(struct boot_load *l)
 	if (at == UINT64_MAX)
 		return error_set(
 			l->error, -ENOEXEC,
-			"no Multiboot 1 header (magic 0x1badb002 and a right checksum) in the first "
+			"no Multiboot 1 header (magic 0x1badb002 and a right checksum) in the "
+			"first "
 			"8192 bytes");
 	uint32_t flags = bytes_u32(l->kernel, at + 4);
 	if (flags & HEADER_MUST_UNDERSTAND)
 		return error_set(
 			l->error, -ENOEXEC,
-			"a Multiboot header that demands features no specification has (flags 0x%x)",
+			"a Multiboot header that demands features no specification has (flags "
+			"0x%x)",
 			flags);
 	if (flags & HEADER_WANTS_VIDEO)
 		log_info("boot: the Multiboot header asks for a video mode; there is no display");

@@ -60,7 +60,8 @@ int load_pvh(struct boot_load *l)
 	if (!image.has_pvh)
 		return error_set(
 			l->error, -ENOEXEC,
-			"no PVH entry: an ELF note of owner \"Xen\", type 18 (PHYS32_ENTRY) is missing");
+			"no PVH entry: an ELF note of owner \"Xen\", type 18 (PHYS32_ENTRY) is "
+			"missing");
 	if (image.pvh_entry < image.lowest || image.pvh_entry >= image.end)
 		return error_set(l->error, -ENOEXEC,
 				 "the PVH entry 0x%llx is outside the kernel [0x%llx, 0x%llx)",
