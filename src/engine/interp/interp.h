@@ -141,6 +141,7 @@ struct interp_vcpu {
 	struct ledger *ledger;
 	struct vm_exit exit;
 	uint64_t folded_uses;  /* mmu->use_clock at the last fold */
+	uint64_t pause_first, pause_last; /* cycles: the PAUSE loop that runs, see privileged.c */
 	bool step_requested;
 	bool virtualized;      /* exits are charged */
 	struct mmu_fast_entry none[MMU_FAST_COUNT]; /* always empty: forces the slow path (alignment checks, data breakpoints) */

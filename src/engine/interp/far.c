@@ -1,0 +1,663 @@
+/*
+ * Far transfers: JMP, CALL and RET between code segments, through call gates, tasks and privilege
+ * levels; INT n and BOUND; SYSCALL and SYSENTER with their returns. IRET has its own file.
+ *
+ * Each works in the order look, check, push, commit (system.h). `offset` and `selector` are the
+ * operands of a direct or memory-indirect transfer.
+ */
+#include "engine/interp/system.h"
+
+/* Flat segments as SYSCALL and SYSENTER make them without a look at any table. */
+static struct segment_register flat_segment(unsigned selector, unsigned attributes, unsigned dpl)
+{
+	return (struct segment_register){
+		.limit = 0xffffffff,
+		.selector = (uint16_t)selector,
+		.attributes = (uint16_t)(attributes | dpl << ATTR_DPL_SHIFT),
+	};
+}
+
+#define FLAT_CODE (ATTR_P | ATTR_S | ATTR_CODE | ATTR_READABLE | ATTR_ACCESSED | ATTR_G)
+#define FLAT_DATA (ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_G | ATTR_DB)
+
+static void require_valid_code(struct interp_vcpu *c, const struct insn *i,
+			       const struct descriptor *d, unsigned selector)
+{
+	if (is_long(c->s) && (d->high & 0x600000u) == 0x600000u)
+		raise_selector(c, i, VECTOR_GP, selector);
+}
+
+/* ---- direct: JMP and CALL to a code segment ---- */
+
+static void push_return(struct interp_vcpu *c, const struct insn *i, struct stack *k,
+			unsigned size_bytes)
+{
+	stack_push(c, i, k, c->s->seg[SEG_CS].selector, size_bytes);
+	stack_push(c, i, k, interp_next_rip(c->s, i), size_bytes);
+}
+
+static void arrive(struct interp_vcpu *c, const struct stack *k, struct segment_register cs,
+		   uint64_t rip)
+{
+	if (k)
+		c->s->gpr[GPR_RSP] = k->sp;
+	load_code_segment(c, cs, rip);
+	interp_mode_changed(c);
+}
+
+static void transfer_real(struct interp_vcpu *c, const struct insn *i, unsigned selector,
+			  uint64_t offset, bool is_call)
+{
+	struct segment_register cs = segment_real(c->s, SEG_CS, selector);
+	struct stack k = stack_current(c);
+
+	check_target(c, i, &cs, offset);
+	if (is_call)
+		push_return(c, i, &k, i->op_bytes);
+	arrive(c, &k, cs, offset);
+}
+
+static void transfer_code(struct interp_vcpu *c, const struct insn *i, unsigned selector,
+			  struct descriptor *d, uint64_t offset, bool is_call)
+{
+	struct vcpu_state *s = c->s;
+	struct stack k = stack_current(c);
+	unsigned dpl = descriptor_dpl(d);
+
+	require_valid_code(c, i, d, selector);
+	if (descriptor_is_conforming_code(d) ? dpl > s->cpl
+					     : (selector & 3) > s->cpl || dpl != s->cpl)
+		raise_selector(c, i, VECTOR_GP, selector);
+	if (!descriptor_is_present(d))
+		raise_selector(c, i, VECTOR_NP, selector);
+	struct segment_register cs = descriptor_segment(d, (selector & ~3u) | s->cpl);
+	check_target(c, i, &cs, offset);
+	if (is_call)
+		push_return(c, i, &k, i->op_bytes);
+	descriptor_mark_accessed(c, i, d);
+	cs.attributes |= ATTR_ACCESSED;
+	arrive(c, &k, cs, offset);
+}
+
+/* ---- call gates ---- */
+
+struct gate_target {
+	unsigned selector;
+	uint64_t offset;
+	unsigned parameter_count;
+	unsigned size_bytes;
+	struct descriptor code;
+};
+
+static void read_call_gate(struct interp_vcpu *c, const struct insn *i, unsigned selector,
+			   const struct descriptor *gate, struct gate_target *t)
+{
+	struct vcpu_state *s = c->s;
+	unsigned dpl = descriptor_dpl(gate);
+	uint64_t upper = 0;
+
+	if (dpl < s->cpl || (selector & 3) > dpl)
+		raise_selector(c, i, VECTOR_GP, selector);
+	if (is_long(s) &&
+	    (!descriptor_read_upper(c, i, selector, gate, &upper) || (upper >> 32 & 0x1f00)))
+		raise_selector(c, i, VECTOR_GP, selector);
+	if (!descriptor_is_present(gate))
+		raise_selector(c, i, VECTOR_NP, selector);
+	t->selector = gate->low >> 16;
+	t->size_bytes = is_long(s) ? 8 : descriptor_type(gate) & 8 ? 4 : 2;
+	t->offset = (gate->low & 0xffff) | (t->size_bytes > 2 ? gate->high & 0xffff0000u : 0) |
+		    upper << 32;
+	t->parameter_count = gate->high & 0x1f;
+	if (is_null_selector(t->selector))
+		raise_gp0(c, i);
+	if (!descriptor_read(c, i, t->selector, &t->code) || !descriptor_is_code(&t->code) ||
+	    descriptor_dpl(&t->code) > s->cpl)
+		raise_selector(c, i, VECTOR_GP, t->selector);
+	if (is_long(s) && (t->code.high & 0x600000u) != 0x200000u)
+		raise_selector(c, i, VECTOR_GP, t->selector);
+	if (!descriptor_is_present(&t->code))
+		raise_selector(c, i, VECTOR_NP, t->selector);
+}
+
+static void copy_parameters(struct interp_vcpu *c, const struct insn *i, struct stack *to,
+			    const struct gate_target *t)
+{
+	struct stack from = stack_current(c);
+	uint64_t values[31];
+
+	for (unsigned n = 0; n < t->parameter_count; n++)
+		values[n] = stack_pop(c, i, &from, t->size_bytes);
+	for (unsigned n = t->parameter_count; n > 0; n--)
+		stack_push(c, i, to, values[n - 1], t->size_bytes);
+}
+
+static void call_inner(struct interp_vcpu *c, const struct insn *i, struct gate_target *t)
+{
+	struct vcpu_state *s = c->s;
+	unsigned cpl = descriptor_dpl(&t->code), selector;
+	uint64_t sp;
+
+	tss_inner_stack(c, i, cpl, 0, &selector, &sp);
+	struct segment_register ss = is_long(s)
+					     ? segment_null(cpl, cpl)
+					     : segment_check_stack(c, i, selector, cpl, VECTOR_TS);
+	struct segment_register cs = descriptor_segment(&t->code, (t->selector & ~3u) | cpl);
+	struct stack k = stack_new(c, ss, sp, is_long(s));
+	check_target(c, i, &cs, t->offset);
+	stack_push(c, i, &k, s->seg[SEG_SS].selector, t->size_bytes);
+	stack_push(c, i, &k, s->gpr[GPR_RSP], t->size_bytes);
+	if (!is_long(s))
+		copy_parameters(c, i, &k, t);
+	push_return(c, i, &k, t->size_bytes);
+	descriptor_mark_accessed(c, i, &t->code);
+	s->seg[SEG_SS] = ss;
+	arrive(c, &k, cs, t->offset);
+}
+
+static void transfer_gate(struct interp_vcpu *c, const struct insn *i, unsigned selector,
+			  const struct descriptor *gate, bool is_call)
+{
+	struct vcpu_state *s = c->s;
+	struct gate_target t;
+	struct stack k = stack_current(c);
+
+	read_call_gate(c, i, selector, gate, &t);
+	bool is_inner = !descriptor_is_conforming_code(&t.code) && descriptor_dpl(&t.code) < s->cpl;
+	if (is_inner && is_call) {
+		call_inner(c, i, &t);
+		return;
+	}
+	if (is_inner)
+		raise_selector(c, i, VECTOR_GP, t.selector);
+	struct segment_register cs = descriptor_segment(&t.code, (t.selector & ~3u) | s->cpl);
+	check_target(c, i, &cs, t.offset);
+	if (is_long(s)) /* the gate's target is 64-bit code: so is the stack */
+		k = stack_new(c, s->seg[SEG_SS], s->gpr[GPR_RSP], true);
+	k.is_system = s->cpl < 3;
+	if (is_call)
+		push_return(c, i, &k, t.size_bytes);
+	descriptor_mark_accessed(c, i, &t.code);
+	arrive(c, is_call ? &k : NULL, cs, t.offset);
+}
+
+static void transfer_system(struct interp_vcpu *c, const struct insn *i, unsigned selector,
+			    const struct descriptor *d, bool is_call)
+{
+	unsigned type = descriptor_type(d), dpl = descriptor_dpl(d);
+	enum task_reason reason = is_call ? TASK_CALL : TASK_JUMP;
+
+	if (type == TYPE_CALL_GATE32 || (type == TYPE_CALL_GATE16 && !is_long(c->s))) {
+		transfer_gate(c, i, selector, d, is_call);
+		return;
+	}
+	if (is_long(c->s) || dpl < c->s->cpl || (selector & 3) > dpl)
+		raise_selector(c, i, VECTOR_GP, selector);
+	if (type == TYPE_TASK_GATE) {
+		if (!descriptor_is_present(d))
+			raise_selector(c, i, VECTOR_NP, selector);
+		task_gate(c, i, reason, d, interp_next_rip(c->s, i));
+	} else if ((type == TYPE_TSS16 || type == TYPE_TSS32) && !(selector & 4)) {
+		task_switch(c, i, reason, selector, d, interp_next_rip(c->s, i));
+	} else {
+		raise_selector(c, i, VECTOR_GP, selector);
+	}
+}
+
+static void transfer(struct interp_vcpu *c, const struct insn *i, unsigned selector,
+		     uint64_t offset, bool is_call)
+{
+	struct descriptor d;
+
+	if (!is_protected(c->s)) {
+		transfer_real(c, i, selector, offset, is_call);
+		return;
+	}
+	if (is_null_selector(selector))
+		raise_gp0(c, i);
+	if (!descriptor_read(c, i, selector, &d))
+		raise_selector(c, i, VECTOR_GP, selector);
+	if (descriptor_is_code(&d))
+		transfer_code(c, i, selector, &d, offset, is_call);
+	else if (!descriptor_is_segment(&d))
+		transfer_system(c, i, selector, &d, is_call);
+	else
+		raise_selector(c, i, VECTOR_GP, selector);
+}
+
+/* ptr16:16, ptr16:32: the selector is in reg's place (sub: is it CALL), the offset is the
+ * immediate. */
+HANDLER(op_far_direct)
+{
+	(void)s;
+	transfer(c, i, (uint16_t)i->disp, i->imm & mask_bytes(i->op_bytes), i->sub);
+}
+
+HANDLER(op_far_indirect)
+{
+	uint64_t linear = interp_ea(c, i, i->op_bytes + 2u, ACCESS_READ);
+	uint64_t offset = data_read(c, i, linear, i->op_bytes);
+	unsigned selector = interp_read_2(c, i, wrap_linear(s, linear + i->op_bytes));
+
+	transfer(c, i, selector, offset, i->sub);
+}
+
+/* ---- RET far ---- */
+
+static void return_real(struct interp_vcpu *c, const struct insn *i, struct stack *k, uint64_t rip,
+			unsigned selector)
+{
+	struct segment_register cs = segment_real(c->s, SEG_CS, selector);
+
+	check_target(c, i, &cs, rip);
+	k->sp = (k->sp & ~k->mask) | ((k->sp + i->imm) & k->mask);
+	arrive(c, k, cs, rip);
+}
+
+/* A data segment that the outer privilege could not have loaded is taken away (SDM 3A 5.8.6). */
+static void drop_inner_segments(struct vcpu_state *s)
+{
+	static const uint8_t data[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
+
+	for (unsigned n = 0; n < ARRAY_COUNT(data); n++) {
+		struct segment_register *g = &s->seg[data[n]];
+		unsigned dpl = (g->attributes & ATTR_DPL) >> ATTR_DPL_SHIFT;
+		bool is_conforming = (g->attributes & (ATTR_CODE | ATTR_CONFORMING)) ==
+				     (ATTR_CODE | ATTR_CONFORMING);
+		if (is_null_selector(g->selector) || (g->attributes & ATTR_UNUSABLE))
+			*g = segment_null(0, 0);
+		else if (dpl < s->cpl && !is_conforming)
+			*g = segment_null(0, 0);
+	}
+}
+
+/* The code segment that a far return goes to. */
+static struct segment_register return_segment(struct interp_vcpu *c, const struct insn *i,
+					      unsigned selector)
+{
+	struct descriptor d;
+	unsigned rpl = selector & 3;
+
+	if (is_null_selector(selector))
+		raise_gp0(c, i);
+	if (!descriptor_read(c, i, selector, &d) || !descriptor_is_code(&d) || rpl < c->s->cpl)
+		raise_selector(c, i, VECTOR_GP, selector);
+	if (descriptor_is_conforming_code(&d) ? descriptor_dpl(&d) > rpl
+					      : descriptor_dpl(&d) != rpl)
+		raise_selector(c, i, VECTOR_GP, selector);
+	require_valid_code(c, i, &d, selector);
+	if (!descriptor_is_present(&d))
+		raise_selector(c, i, VECTOR_NP, selector);
+	descriptor_mark_accessed(c, i, &d);
+	return descriptor_segment(&d, selector);
+}
+
+/* SS of a return to an outer level; null is legal for 64-bit code above ring 3. */
+static struct segment_register return_stack(struct interp_vcpu *c, const struct insn *i,
+					    const struct segment_register *cs, unsigned selector)
+{
+	unsigned rpl = cs->selector & 3;
+
+	if (is_null_selector(selector) && is_long(c->s) && (cs->attributes & ATTR_L) && rpl != 3 &&
+	    (selector & 3) == rpl)
+		return segment_null(selector, rpl);
+	return segment_check_stack(c, i, selector, rpl, VECTOR_GP);
+}
+
+static void set_outer_sp(struct vcpu_state *s, const struct segment_register *cs,
+			 const struct segment_register *ss, uint64_t sp)
+{
+	if (is_long(s) && (cs->attributes & ATTR_L))
+		s->gpr[GPR_RSP] = sp;
+	else if (ss->attributes & ATTR_DB)
+		s->gpr[GPR_RSP] = (uint32_t)sp;
+	else
+		register_write(s, GPR_RSP, sp, 2);
+}
+
+HANDLER(op_far_return)
+{
+	struct stack k = stack_current(c);
+	uint64_t rip = stack_pop(c, i, &k, i->op_bytes);
+	unsigned selector = (uint16_t)stack_pop(c, i, &k, i->op_bytes);
+
+	if (!is_protected(s)) {
+		return_real(c, i, &k, rip, selector);
+		return;
+	}
+	struct segment_register cs = return_segment(c, i, selector);
+	k.sp = k.mask == 0xffff ? (k.sp & ~k.mask) | ((k.sp + i->imm) & k.mask)
+				: (k.sp + i->imm) & k.mask;
+	if ((selector & 3) == s->cpl) {
+		check_target(c, i, &cs, rip);
+		arrive(c, &k, cs, rip);
+		return;
+	}
+	uint64_t sp = stack_pop(c, i, &k, i->op_bytes);
+	unsigned ss_selector = (uint16_t)stack_pop(c, i, &k, i->op_bytes);
+	struct segment_register ss = return_stack(c, i, &cs, ss_selector);
+	check_target(c, i, &cs, rip);
+	s->seg[SEG_SS] = ss;
+	set_outer_sp(s, &cs, &ss, sp + i->imm);
+	load_code_segment(c, cs, rip);
+	drop_inner_segments(s);
+	interp_mode_changed(c);
+}
+
+/* ---- IRET: the parts of protected mode ---- */
+
+#define FLAGS_IRET_ANY (FLAGS_ARITHMETIC | FLAG_TF | FLAG_DF | FLAG_NT)
+
+/* Which flags IRET may change at the old CPL. */
+static uint64_t iret_flags(const struct vcpu_state *s, unsigned size_bytes)
+{
+	uint64_t mask = FLAGS_IRET_ANY;
+
+	if (size_bytes > 2)
+		mask |= FLAG_RF | FLAG_AC | FLAG_ID;
+	if (s->cpl <= iopl(s))
+		mask |= FLAG_IF;
+	if (s->cpl == 0)
+		mask |= FLAG_IOPL | (size_bytes > 2 ? FLAG_VIF | FLAG_VIP : 0);
+	return mask;
+}
+
+static void iret_done(struct interp_vcpu *c)
+{
+	c->s->nmi_blocked = 0;
+	ledger_charge(c->ledger, EVENT_GUEST_IRET);
+	interp_mode_changed(c);
+}
+
+static void iret_real(struct interp_vcpu *c, const struct insn *i, struct stack *k, uint64_t rip,
+		      unsigned selector, uint64_t flags)
+{
+	struct vcpu_state *s = c->s;
+	uint64_t mask = FLAGS_IRET_ANY | FLAG_IF | (is_v86(s) ? 0 : FLAG_IOPL);
+	bool is_vme = is_v86(s) && iopl(s) < 3;
+
+	if (is_vme && (!(s->cr4 & CR4_VME) || i->op_bytes > 2))
+		raise_gp0(c, i);
+	if (is_vme && ((flags & FLAG_TF) || ((flags & FLAG_IF) && (s->rflags & FLAG_VIP))))
+		raise_gp0(c, i);
+	struct segment_register cs = segment_real(s, SEG_CS, selector);
+	check_target(c, i, &cs, rip);
+	if (i->op_bytes > 2)
+		mask |= FLAG_RF | FLAG_AC | FLAG_ID;
+	if (is_vme) {
+		mask = (mask & ~FLAG_IF) | FLAG_VIF;
+		flags = (flags & ~FLAG_VIF) | (flags & FLAG_IF ? FLAG_VIF : 0);
+	}
+	s->gpr[GPR_RSP] = k->sp;
+	load_code_segment(c, cs, rip);
+	write_rflags(c, flags, mask);
+	iret_done(c);
+}
+
+static void iret_task(struct interp_vcpu *c, const struct insn *i)
+{
+	struct vcpu_state *s = c->s;
+	struct descriptor d;
+
+	if (is_long(s))
+		raise_gp0(c, i);
+	unsigned link = (unsigned)system_read(c, i, s->tr.base, 2);
+	if ((link & 4) || !descriptor_read(c, i, link, &d) || descriptor_is_segment(&d) ||
+	    (descriptor_type(&d) != TYPE_TSS16_BUSY && descriptor_type(&d) != TYPE_TSS32_BUSY))
+		raise_selector(c, i, VECTOR_TS, link);
+	s->nmi_blocked = 0;
+	ledger_charge(c->ledger, EVENT_GUEST_IRET);
+	task_switch(c, i, TASK_RETURN, link, &d, interp_next_rip(s, i));
+}
+
+/* To virtual-8086 mode: ESP, SS, ES, DS, FS, GS follow on the stack. */
+static void iret_to_v86(struct interp_vcpu *c, const struct insn *i, struct stack *k, uint64_t rip,
+			unsigned selector, uint64_t flags)
+{
+	static const uint8_t order[] = {SEG_SS, SEG_ES, SEG_DS, SEG_FS, SEG_GS};
+	struct vcpu_state *s = c->s;
+	unsigned selectors[ARRAY_COUNT(order)];
+	uint64_t sp = stack_pop(c, i, k, 4);
+
+	for (unsigned n = 0; n < ARRAY_COUNT(order); n++)
+		selectors[n] = (uint16_t)stack_pop(c, i, k, 4);
+	if ((uint32_t)rip > 0xffff)
+		raise_gp0(c, i);
+	write_rflags(c, flags,
+		     FLAGS_IRET_ANY | FLAG_IF | FLAG_IOPL | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_VIF |
+			     FLAG_VIP | FLAG_ID);
+	s->gpr[GPR_RSP] = (uint32_t)sp;
+	for (unsigned n = 0; n < ARRAY_COUNT(order); n++)
+		s->seg[order[n]] = segment_real(s, order[n], selectors[n]);
+	load_code_segment(c, segment_real(s, SEG_CS, selector), (uint16_t)rip);
+	s->cpl = 3;
+	iret_done(c);
+}
+
+HANDLER(op_iret)
+{
+	struct stack k = stack_current(c);
+	bool is_64 = k.is_flat;
+
+	if (is_protected(s) && (s->rflags & FLAG_NT)) {
+		iret_task(c, i);
+		return;
+	}
+	uint64_t rip = stack_pop(c, i, &k, i->op_bytes);
+	unsigned selector = (uint16_t)stack_pop(c, i, &k, i->op_bytes);
+	uint64_t flags = stack_pop(c, i, &k, i->op_bytes);
+	if (!is_protected(s)) {
+		iret_real(c, i, &k, rip, selector, flags);
+		return;
+	}
+	if (i->op_bytes == 4 && (flags & FLAG_VM) && s->cpl == 0 && !is_long(s)) {
+		iret_to_v86(c, i, &k, rip, selector, flags);
+		return;
+	}
+	uint64_t mask = iret_flags(s, i->op_bytes);
+	struct segment_register cs = return_segment(c, i, selector);
+	bool is_outer = (selector & 3) > s->cpl;
+	if (is_outer || is_64) {
+		uint64_t sp = stack_pop(c, i, &k, i->op_bytes);
+		unsigned ss_selector = (uint16_t)stack_pop(c, i, &k, i->op_bytes);
+		struct segment_register ss = return_stack(c, i, &cs, ss_selector);
+		check_target(c, i, &cs, rip);
+		s->seg[SEG_SS] = ss;
+		set_outer_sp(s, &cs, &ss, sp);
+	} else {
+		check_target(c, i, &cs, rip);
+		s->gpr[GPR_RSP] = k.sp;
+	}
+	load_code_segment(c, cs, rip);
+	write_rflags(c, flags, mask);
+	if (is_outer)
+		drop_inner_segments(s);
+	iret_done(c);
+}
+
+/* ---- software interrupts ---- */
+
+HANDLER(op_int)
+{
+	(void)s;
+	deliver_software(c, i, (uint8_t)i->imm, true);
+}
+
+/* INT3 and INT1 are not subject to IOPL. */
+HANDLER(op_int_short)
+{
+	(void)s;
+	deliver_software(c, i, i->sub, false);
+}
+
+HANDLER(op_into)
+{
+	if (!s->flags_of)
+		FINISH;
+	deliver_software(c, i, VECTOR_OF, false);
+}
+
+HANDLER(op_bound)
+{
+	unsigned n = i->op_bytes;
+	uint64_t linear = interp_ea(c, i, 2 * n, ACCESS_READ);
+	int64_t low = (int64_t)sign_extend(data_read(c, i, linear, n), 8 * n);
+	int64_t high = (int64_t)sign_extend(data_read(c, i, wrap_linear(s, linear + n), n), 8 * n);
+	int64_t value = (int64_t)sign_extend(s->gpr[i->reg], 8 * n);
+
+	if (value < low || value > high)
+		interp_raise(c, i, VECTOR_BR);
+	NEXT;
+}
+
+/* ---- SYSCALL, SYSENTER ---- */
+
+HANDLER(op_syscall)
+{
+	if (!(s->efer & EFER_SCE) || !(c->key & KEY_CODE64))
+		interp_raise(c, i, VECTOR_UD);
+	ledger_charge(c->ledger, EVENT_GUEST_SYSCALL);
+	unsigned selector = bits(s->star, 47, 32) & 0xfffc;
+	s->gpr[GPR_RCX] = interp_next_rip(s, i);
+	s->gpr[GPR_R11] = vcpu_rflags(c->v) & ~FLAG_RF;
+	vcpu_set_rflags(c->v, s->gpr[GPR_R11] & ~s->fmask);
+	s->seg[SEG_SS] = flat_segment(selector + 8, FLAT_DATA, 0);
+	load_code_segment(c, flat_segment(selector, FLAT_CODE | ATTR_L, 0), s->lstar);
+	interp_mode_changed(c);
+}
+
+HANDLER(op_sysret)
+{
+	bool to_64 = i->op_bytes == 8;
+	unsigned selector = (unsigned)bits(s->star, 63, 48);
+
+	if (!(s->efer & EFER_SCE) || !(c->key & KEY_CODE64))
+		interp_raise(c, i, VECTOR_UD);
+	require_cpl0(c, i);
+	if (to_64 && !is_canonical(s, s->gpr[GPR_RCX]))
+		raise_gp0(c, i);
+	vcpu_set_rflags(c->v, (s->gpr[GPR_R11] & 0x3c7fd7) | FLAG_FIXED1);
+	s->seg[SEG_SS] = flat_segment((selector + 8) | 3, FLAT_DATA, 3);
+	if (to_64)
+		load_code_segment(c, flat_segment((selector + 16) | 3, FLAT_CODE | ATTR_L, 3),
+				  s->gpr[GPR_RCX]);
+	else
+		load_code_segment(c, flat_segment(selector | 3, FLAT_CODE | ATTR_DB, 3),
+				  (uint32_t)s->gpr[GPR_RCX]);
+	interp_mode_changed(c);
+}
+
+HANDLER(op_sysenter)
+{
+	unsigned selector = s->sysenter_cs & 0xfffc;
+	bool long_mode = is_long(s);
+
+	if (!(s->cr0 & CR0_PE) || !selector)
+		raise_gp0(c, i);
+	ledger_charge(c->ledger, EVENT_GUEST_SYSCALL);
+	s->rflags &= ~(FLAG_VM | FLAG_IF | FLAG_RF);
+	s->gpr[GPR_RSP] = long_mode ? s->sysenter_esp : (uint32_t)s->sysenter_esp;
+	s->seg[SEG_SS] = flat_segment(selector + 8, FLAT_DATA, 0);
+	load_code_segment(c, flat_segment(selector, FLAT_CODE | (long_mode ? ATTR_L : ATTR_DB), 0),
+			  s->sysenter_eip);
+	interp_mode_changed(c);
+}
+
+HANDLER(op_sysexit)
+{
+	unsigned selector = s->sysenter_cs & 0xfffc;
+	bool to_64 = i->op_bytes == 8;
+
+	if (!(s->cr0 & CR0_PE) || !selector || s->cpl)
+		raise_gp0(c, i);
+	if (to_64 && (!is_canonical(s, s->gpr[GPR_RCX]) || !is_canonical(s, s->gpr[GPR_RDX])))
+		raise_gp0(c, i);
+	selector += to_64 ? 32 : 16;
+	s->gpr[GPR_RSP] = to_64 ? s->gpr[GPR_RCX] : (uint32_t)s->gpr[GPR_RCX];
+	s->seg[SEG_SS] = flat_segment((selector + 8) | 3, FLAT_DATA, 3);
+	load_code_segment(c, flat_segment(selector | 3, FLAT_CODE | (to_64 ? ATTR_L : ATTR_DB), 3),
+			  to_64 ? s->gpr[GPR_RDX] : (uint32_t)s->gpr[GPR_RDX]);
+	interp_mode_changed(c);
+}
+
+/* ---- lowering ---- */
+
+static bool lower_transfer(struct lowering *l)
+{
+	const ZydisDecodedOperand *o = &l->operands[0];
+	struct insn *out = l->out;
+
+	if (l->d->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
+		return false;
+	out->sub = l->d->mnemonic == ZYDIS_MNEMONIC_CALL;
+	if (o->type == ZYDIS_OPERAND_TYPE_POINTER) {
+		out->disp = o->ptr.segment;
+		out->imm = o->ptr.offset;
+		out->exec = op_far_direct;
+	} else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		lower_memory(l, o);
+		out->exec = op_far_indirect;
+	} else {
+		return false;
+	}
+	return true;
+}
+
+static bool lower_return(struct lowering *l)
+{
+	const ZydisDecodedOperand *o = &l->operands[0];
+
+	if (l->d->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
+		return false;
+	l->out->imm = o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? o->imm.value.u & 0xffff : 0;
+	l->out->exec = op_far_return;
+	return true;
+}
+
+static bool lower_bound(struct lowering *l)
+{
+	l->out->reg = (uint8_t)lower_register(l->operands[0].reg.value);
+	lower_memory(l, &l->operands[1]);
+	l->out->exec = op_bound;
+	return true;
+}
+
+static bool lower_exec(struct lowering *l, void (*exec)(HANDLER_ARGUMENTS), unsigned sub)
+{
+	l->out->sub = (uint8_t)sub;
+	l->out->exec = exec;
+	return true;
+}
+
+static bool lower_int(struct lowering *l)
+{
+	l->out->imm = l->operands[0].imm.value.u & 0xff;
+	return lower_exec(l, op_int, 0);
+}
+
+static bool lower_ending(struct lowering *l)
+{
+	switch (l->d->mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL: return lower_transfer(l);
+	case ZYDIS_MNEMONIC_RET: return lower_return(l);
+	case ZYDIS_MNEMONIC_IRET:
+	case ZYDIS_MNEMONIC_IRETD:
+	case ZYDIS_MNEMONIC_IRETQ: return lower_exec(l, op_iret, 0);
+	case ZYDIS_MNEMONIC_INT: return lower_int(l);
+	case ZYDIS_MNEMONIC_INT1: return lower_exec(l, op_int_short, VECTOR_DB);
+	case ZYDIS_MNEMONIC_INT3: return lower_exec(l, op_int_short, VECTOR_BP);
+	case ZYDIS_MNEMONIC_INTO: return lower_exec(l, op_into, 0);
+	case ZYDIS_MNEMONIC_SYSCALL: return lower_exec(l, op_syscall, 0);
+	case ZYDIS_MNEMONIC_SYSRET: return lower_exec(l, op_sysret, 0);
+	case ZYDIS_MNEMONIC_SYSENTER: return lower_exec(l, op_sysenter, 0);
+	case ZYDIS_MNEMONIC_SYSEXIT: return lower_exec(l, op_sysexit, 0);
+	default: return false;
+	}
+}
+
+bool lower_far(struct lowering *l)
+{
+	if (l->d->mnemonic == ZYDIS_MNEMONIC_BOUND)
+		return lower_bound(l);
+	return l->ends_block = lower_ending(l);
+}
