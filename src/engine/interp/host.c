@@ -1,0 +1,657 @@
+/*
+ * Executing guest instructions with the host's own: lowering, and the handlers around the stubs.
+ *
+ * A handler does what the processor does before and after: control-register checks, the operand's
+ * address, alignment and access rights, then the stub, then exceptions. The fast path hands the
+ * stub a pointer into guest RAM; whatever is not plain RAM within one page goes through a copy.
+ * Written operands are made writable before the stub runs, so that nothing has changed when a
+ * fault leaves.
+ *
+ * MXCSR: with all exceptions masked (always, but for programs that test exceptions) the stub
+ * runs under the guest's register. Otherwise it runs with everything masked on a copy of the state,
+ * and what was raised decides. x87 and MMX stubs run between FXRSTOR and FXSAVE of an
+ * image; an unmasked x87 exception only sets FSW.ES there, and is delivered to the guest by the
+ * check before its next waiting instruction, as on the processor. The host never traps.
+ */
+#include "engine/interp/host.h"
+
+#include <string.h>
+#include <xmmintrin.h>
+
+#include "engine/interp/block.h"
+
+#define ALIGNED_ALWAYS __attribute__((always_inline)) inline
+#define APART __attribute__((noinline))
+
+/* ---- checks -------------------------------------------------------------------------------- */
+
+APART void host_check(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
+		      enum host_class class, bool waits)
+{
+	bool em = s->cr0 & CR0_EM;
+	switch (class) {
+	case HOST_SSE:
+		if (em || !(s->cr4 & CR4_OSFXSR))
+			interp_raise(c, i, VECTOR_UD);
+		break;
+	case HOST_AVX:
+		if (!(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6)
+			interp_raise(c, i, VECTOR_UD);
+		break;
+	case HOST_MMX:
+		if (em)
+			interp_raise(c, i, VECTOR_UD);
+		break;
+	case HOST_X87:
+		if (em)
+			interp_raise(c, i, VECTOR_NM);
+		break;
+	default: return;
+	}
+	if (s->cr0 & CR0_TS)
+		interp_raise(c, i, VECTOR_NM);
+	if ((class == HOST_MMX || class == HOST_X87) && waits && (s->fpu.fsw & FSW_ES))
+		interp_raise(c, i, VECTOR_MF);
+}
+
+static ALIGNED_ALWAYS void check_fast(struct vcpu_state *s, const struct insn *i,
+				      struct interp_vcpu *c, enum host_class class)
+{
+	if (class == HOST_SSE) {
+		if (unlikely((s->cr0 & (CR0_EM | CR0_TS)) || !(s->cr4 & CR4_OSFXSR)))
+			host_check(s, i, c, class, false);
+	} else if (class == HOST_AVX) {
+		if (unlikely((s->cr0 & CR0_TS) || !(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6))
+			host_check(s, i, c, class, false);
+	}
+}
+
+/* ---- MXCSR --------------------------------------------------------------------------------- */
+
+/*
+ * Which exceptions the processor would have signalled, given those raised with all of them masked
+ * (SDM 1 11.5.2): if an unmasked one is found before computing (IE, DE, ZE), those found after
+ * (OE, UE, PE) are not looked at.
+ */
+static uint32_t signalled(uint32_t raised, uint32_t unmasked)
+{
+	const uint32_t before = 7;
+	return raised & unmasked & before ? raised & before : raised;
+}
+
+/* What a stub may change, for taking it back. */
+struct saved_state {
+	uint8_t ymm[16][32];
+	uint64_t gpr[16];
+	uint8_t flags_low, flags_of;
+};
+
+static bool is_denormal(const uint8_t *bytes, unsigned size_bytes)
+{
+	uint64_t v = 0;
+	memcpy(&v, bytes, size_bytes);
+	unsigned fraction_bits = size_bytes == 8 ? 52 : 23;
+	uint64_t exponent = v >> fraction_bits & (size_bytes == 8 ? 0x7ff : 0xff);
+	return !exponent && (v & ((1ull << fraction_bits) - 1));
+}
+
+/*
+ * With underflow unmasked, a tiny result raises UE even if it is exact, which a masked run does not
+ * show: then a result of a computation is denormal. i->sub is the width of the destination's
+ * elements.
+ */
+static bool has_tiny_result(const struct insn *i, const struct vcpu_state *s,
+			    const struct saved_state *old, const struct host_stub *stub)
+{
+	unsigned size_bytes = i->sub;
+	for (unsigned r = 0; r < 16; r++) {
+		if (!(stub->vector_store & 1u << r))
+			continue;
+		for (unsigned k = 0; k < 32; k += size_bytes)
+			if (memcmp(&s->fpu.ymm[r][k], &old->ymm[r][k], size_bytes) &&
+			    is_denormal(&s->fpu.ymm[r][k], size_bytes))
+				return true;
+	}
+	return false;
+}
+
+static void take_back(struct vcpu_state *s, const struct saved_state *old)
+{
+	memcpy(s->fpu.ymm, old->ymm, sizeof(old->ymm));
+	memcpy(s->gpr, old->gpr, sizeof(old->gpr));
+	s->flags_low = old->flags_low;
+	s->flags_of = old->flags_of;
+}
+
+static APART void run_unmasked(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
+			       void *operand)
+{
+	const struct host_stub *stub = i->aux;
+	uint32_t guest = s->fpu.mxcsr & MXCSR_VALID;
+	uint32_t unmasked = ~guest >> 7 & MXCSR_EXCEPTIONS;
+	bool is_underflow = (unmasked & 0x10) && (stub->flags & STUB_ARITHMETIC);
+	uint32_t control = (guest | MXCSR_MASKS) & ~MXCSR_EXCEPTIONS;
+	struct saved_state old;
+	memcpy(old.ymm, s->fpu.ymm, sizeof(old.ymm));
+	memcpy(old.gpr, s->gpr, sizeof(old.gpr));
+	old.flags_low = s->flags_low;
+	old.flags_of = s->flags_of;
+
+	/* A store (VCVTPS2PH) waits until it is known to happen. */
+	_Alignas(64) uint8_t copy[64];
+	bool is_store = stub->flags & STUB_WRITES;
+	if (unmasked & 0x10)
+		control &= ~0x8000u; /* flush-to-zero needs a masked underflow */
+	_mm_setcsr(control);
+	stub->code(s, is_store ? copy : operand, NULL);
+	uint32_t raised = _mm_getcsr() & MXCSR_EXCEPTIONS;
+	_mm_setcsr(MXCSR_DEFAULT);
+	if (is_underflow && has_tiny_result(i, s, &old, stub))
+		raised |= 0x10;
+	raised = signalled(raised, unmasked);
+	s->fpu.mxcsr = guest | raised;
+	if (!(raised & unmasked)) {
+		if (is_store)
+			memcpy(operand, copy, stub->memory_bytes);
+		return;
+	}
+	take_back(s, &old);
+	interp_raise(c, i, s->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
+}
+
+static ALIGNED_ALWAYS void run_float(struct vcpu_state *s, const struct insn *i,
+				     struct interp_vcpu *c, void *operand)
+{
+	uint32_t guest = s->fpu.mxcsr;
+	if (unlikely((guest & MXCSR_MASKS) != MXCSR_MASKS)) {
+		run_unmasked(s, i, c, operand);
+		return;
+	}
+	_mm_setcsr(guest & MXCSR_VALID);
+	((host_code *)(uintptr_t)i->imm)(s, operand, NULL);
+	s->fpu.mxcsr = _mm_getcsr();
+	if (unlikely(guest & ~(MXCSR_MASKS | MXCSR_EXCEPTIONS)))
+		_mm_setcsr(MXCSR_DEFAULT);
+}
+
+/* ---- operands ------------------------------------------------------------------------------ */
+
+/* The operand in guest RAM, or NULL if it must go through a copy. */
+static ALIGNED_ALWAYS void *operand_fast(struct interp_vcpu *c, uint64_t linear,
+					 unsigned size_bytes, bool is_write)
+{
+	struct mmu_fast_entry *map = is_write ? c->fast_write : c->fast_read;
+	struct mmu_fast_entry *e = &map[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
+	if (unlikely(e->tag != (linear + size_bytes - 1) >> PAGE_SHIFT ||
+		     e->tag != linear >> PAGE_SHIFT))
+		return NULL;
+	*e->stamp = ++c->mmu->use_clock;
+	c->write_count += is_write;
+	return (void *)(uintptr_t)(linear + e->addend);
+}
+
+/* Through a copy: device memory, page crossings, pages that are watched. */
+static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
+			     uint64_t linear)
+{
+	const struct host_stub *stub = i->aux;
+	_Alignas(64) uint8_t copy[64] = {0};
+	bool is_write = stub->flags & STUB_WRITES;
+	if (is_write)
+		interp_probe_write(c, i, linear, stub->memory_bytes);
+	if (stub->flags & STUB_READS)
+		interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
+	if (stub->flags & STUB_FLOAT)
+		run_float(s, i, c, copy);
+	else
+		stub->code(s, copy, NULL);
+	if (is_write)
+		interp_write_bytes(c, i, linear, copy, stub->memory_bytes);
+}
+
+/* ---- the handlers -------------------------------------------------------------------------- */
+
+enum operand_kind { OPERAND_NONE, OPERAND_READ, OPERAND_WRITE };
+
+/* i->imm: the stub's code, i->rm: bytes of the memory operand, i->reg: alignment - 1. */
+static ALIGNED_ALWAYS void host_execute(HANDLER_ARGUMENTS, enum host_class class,
+					enum operand_kind kind, bool is_float)
+{
+	check_fast(s, i, c, class);
+	void *operand = NULL;
+	if (kind != OPERAND_NONE) {
+		bool is_write = kind == OPERAND_WRITE;
+		uint64_t linear = interp_ea(c, i, i->rm, is_write ? ACCESS_WRITE : ACCESS_READ);
+		if (unlikely(linear & i->reg))
+			interp_raise_error(c, i, VECTOR_GP, 0);
+		operand = operand_fast(c, linear, i->rm, is_write);
+		if (unlikely(!operand)) {
+			run_copied(s, i, c, linear);
+			return;
+		}
+	}
+	if (is_float)
+		run_float(s, i, c, operand);
+	else
+		((host_code *)(uintptr_t)i->imm)(s, operand, NULL);
+}
+
+#define HOST_HANDLER(name, class, kind, is_float)             \
+	HANDLER(name)                                         \
+	{                                                     \
+		host_execute(s, i, c, class, kind, is_float); \
+		NEXT;                                         \
+	}
+#define HOST_HANDLERS(name, class, is_float)                     \
+	HOST_HANDLER(name##_reg, class, OPERAND_NONE, is_float)  \
+	HOST_HANDLER(name##_read, class, OPERAND_READ, is_float) \
+	HOST_HANDLER(name##_write, class, OPERAND_WRITE, is_float)
+HOST_HANDLERS(op_integer, HOST_INTEGER, false)
+HOST_HANDLERS(op_sse, HOST_SSE, false)
+HOST_HANDLERS(op_sse_float, HOST_SSE, true)
+HOST_HANDLERS(op_avx, HOST_AVX, false)
+HOST_HANDLERS(op_avx_float, HOST_AVX, true)
+
+static void (*const handlers[3][2][3])(HANDLER_ARGUMENTS) = {
+	{{op_integer_reg, op_integer_read, op_integer_write}, {NULL, NULL, NULL}},
+	{{op_sse_reg, op_sse_read, op_sse_write},
+	 {op_sse_float_reg, op_sse_float_read, op_sse_float_write}},
+	{{op_avx_reg, op_avx_read, op_avx_write},
+	 {op_avx_float_reg, op_avx_float_read, op_avx_float_write}},
+};
+
+/* ---- x87 and MMX --------------------------------------------------------------------------- */
+
+/* No address that an instruction or an operand of ours has, and no opcode (of mod 10). */
+#define POINTER_UNTOUCHED 0x10ull
+#define OPCODE_UNTOUCHED 0x5a5
+
+static void image_fill(struct fx_image *m, const struct fpu_state *f, uint16_t vectors,
+		       uint32_t mxcsr)
+{
+	memset(m, 0, offsetof(struct fx_image, st));
+	m->fcw = f->fcw;
+	m->fsw = f->fsw;
+	m->ftw = f->ftw;
+	m->fip = m->fdp = POINTER_UNTOUCHED;
+	m->fop = OPCODE_UNTOUCHED;
+	m->mxcsr = mxcsr;
+	memcpy(m->st, f->st, sizeof(m->st));
+	for (unsigned r = 0; r < 16; r++)
+		if (vectors & 1u << r)
+			memcpy(m->xmm[r], f->ymm[r], 16);
+}
+
+static void image_take(const struct fx_image *m, struct fpu_state *f, uint16_t vectors)
+{
+	f->fcw = m->fcw;
+	f->fsw = m->fsw;
+	f->ftw = m->ftw;
+	memcpy(f->st, m->st, sizeof(m->st));
+	for (unsigned r = 0; r < 8; r++)
+		memset(&f->st[r][10], 0, 6);
+	for (unsigned r = 0; r < 16; r++)
+		if (vectors & 1u << r)
+			memcpy(f->ymm[r], m->xmm[r], 16);
+}
+
+/* The pointers of the last x87 instruction, where the host's have moved. */
+static void take_pointers(const struct fx_image *m, struct vcpu_state *s, const struct insn *i,
+			  struct interp_vcpu *c)
+{
+	const struct host_stub *stub = i->aux;
+	struct fpu_state *f = &s->fpu;
+	if (m->fip != POINTER_UNTOUCHED) {
+		bool is_ours = m->fip == (uint64_t)(uintptr_t)stub->code + stub->insn_offset;
+		f->fip = is_ours ? (s->gpr[REG_BLOCK] + i->offset) & FIP_MASK : 0;
+		f->fcs = f->fds = 0;
+	}
+	if (m->fop != OPCODE_UNTOUCHED)
+		f->fop = m->fop ? stub->fop : 0;
+	if (m->fdp != POINTER_UNTOUCHED)
+		f->fdp = m->fdp && stub->memory_bytes ? interp_ea_offset(c, i) : 0;
+}
+
+/* After an MMX instruction that computes under MXCSR (the conversions). True: nothing may be
+ * committed, #XM follows. */
+static bool settle_mxcsr(const struct fx_image *m, struct vcpu_state *s)
+{
+	uint32_t guest = s->fpu.mxcsr & MXCSR_VALID;
+	uint32_t unmasked = ~guest >> 7 & MXCSR_EXCEPTIONS;
+	uint32_t raised = signalled(m->mxcsr & MXCSR_EXCEPTIONS, unmasked);
+	s->fpu.mxcsr = guest | raised;
+	return raised & unmasked;
+}
+
+/* What an unmasked exception keeps a store from writing stays as this. */
+#define UNWRITTEN 0xa5
+
+static bool is_unwritten(const uint8_t *bytes, unsigned count)
+{
+	for (unsigned k = 0; k < count; k++)
+		if (bytes[k] != UNWRITTEN)
+			return false;
+	return true;
+}
+
+static APART void run_image(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c)
+{
+	const struct host_stub *stub = i->aux;
+	bool is_write = stub->flags & STUB_WRITES, is_float = stub->flags & STUB_FLOAT;
+	host_check(s, i, c, stub->class, !(stub->flags & STUB_NO_WAIT));
+	if (stub->vector_load | stub->vector_store)
+		host_check(s, i, c, HOST_SSE, false);
+	_Alignas(64) uint8_t copy[64];
+	uint64_t linear = 0;
+	if (stub->memory_bytes) {
+		linear = interp_ea(c, i, stub->memory_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
+		if (unlikely(linear & i->reg))
+			interp_raise_error(c, i, VECTOR_GP, 0);
+		if (is_write)
+			interp_probe_write(c, i, linear, stub->memory_bytes);
+		else
+			interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
+	}
+	if (is_write)
+		memset(copy, UNWRITTEN, sizeof(copy));
+	struct fx_image image;
+	uint32_t mxcsr = MXCSR_DEFAULT;
+	if (is_float)
+		mxcsr = ((s->fpu.mxcsr & MXCSR_VALID) | MXCSR_MASKS) & ~MXCSR_EXCEPTIONS;
+	image_fill(&image, &s->fpu, stub->vector_load | stub->vector_store, mxcsr);
+	/* FNSTSW AX and FCOMI write general registers, but never together with MXCSR. */
+	stub->code(s, copy, &image);
+	if (is_float) {
+		_mm_setcsr(MXCSR_DEFAULT);
+		if (settle_mxcsr(&image, s))
+			interp_raise(c, i, s->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
+	}
+	take_pointers(&image, s, i, c);
+	image_take(&image, &s->fpu, stub->vector_store);
+	bool is_lost = (image.fsw & FSW_ES) && !(stub->flags & STUB_NO_WAIT) &&
+		       is_unwritten(copy, stub->memory_bytes);
+	if (is_write && !is_lost)
+		interp_write_bytes(c, i, linear, copy, stub->memory_bytes);
+}
+
+HANDLER(op_image)
+{
+	run_image(s, i, c);
+	NEXT;
+}
+
+/* ---- hints --------------------------------------------------------------------------------- */
+
+HANDLER(op_nop)
+{
+	NEXT;
+}
+
+/* ---- lowering ------------------------------------------------------------------------------ */
+
+static bool is_base_instruction(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_ADC:
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_BSF:
+	case ZYDIS_MNEMONIC_BSR:
+	case ZYDIS_MNEMONIC_BSWAP:
+	case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_DEC:
+	case ZYDIS_MNEMONIC_IMUL:
+	case ZYDIS_MNEMONIC_INC:
+	case ZYDIS_MNEMONIC_MOVNTI:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MUL:
+	case ZYDIS_MNEMONIC_NEG:
+	case ZYDIS_MNEMONIC_NOT:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_SBB:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SHRD:
+	case ZYDIS_MNEMONIC_SUB:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_XADD:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_CRC32:
+	case ZYDIS_MNEMONIC_POPCNT: return true;
+	default:
+		return (m >= ZYDIS_MNEMONIC_CMOVB && m <= ZYDIS_MNEMONIC_CMOVZ) ||
+		       (m >= ZYDIS_MNEMONIC_SETB && m <= ZYDIS_MNEMONIC_SETZ &&
+			m != ZYDIS_MNEMONIC_SETSSBSY);
+	}
+}
+
+static bool names_mmx(const struct lowering *l)
+{
+	for (unsigned k = 0; k < l->d->operand_count; k++)
+		if (l->operands[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(l->operands[k].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
+	/* From memory this one, too, leaves the x87 registers as MMX has them. */
+	return l->d->mnemonic == ZYDIS_MNEMONIC_CVTPI2PS;
+}
+
+static enum host_class classify(const struct lowering *l)
+{
+	if (is_base_instruction(l->d->mnemonic))
+		return HOST_INTEGER;
+	if (l->d->meta.isa_set == ZYDIS_ISA_SET_SSE3X87)
+		return HOST_X87;
+	switch (l->d->meta.isa_ext) {
+	case ZYDIS_ISA_EXT_ADOX_ADCX:
+	case ZYDIS_ISA_EXT_BMI1:
+	case ZYDIS_ISA_EXT_BMI2:
+	case ZYDIS_ISA_EXT_LZCNT:
+	case ZYDIS_ISA_EXT_MOVBE: return HOST_INTEGER;
+	case ZYDIS_ISA_EXT_X87: return HOST_X87;
+	case ZYDIS_ISA_EXT_MMX: return HOST_MMX;
+	case ZYDIS_ISA_EXT_SSE:
+	case ZYDIS_ISA_EXT_SSE2:
+	case ZYDIS_ISA_EXT_SSE3:
+	case ZYDIS_ISA_EXT_SSSE3:
+	case ZYDIS_ISA_EXT_SSE4:
+	case ZYDIS_ISA_EXT_AES:
+	case ZYDIS_ISA_EXT_PCLMULQDQ:
+	case ZYDIS_ISA_EXT_SHA: return names_mmx(l) ? HOST_MMX : HOST_SSE;
+	case ZYDIS_ISA_EXT_AVX:
+	case ZYDIS_ISA_EXT_AVX2:
+	case ZYDIS_ISA_EXT_AVXAES:
+	case ZYDIS_ISA_EXT_F16C:
+	case ZYDIS_ISA_EXT_FMA: return HOST_AVX;
+	default: return HOST_NONE;
+	}
+}
+
+/* The mnemonic without VEX's V. */
+static bool starts_with_any(const char *name, const char *const *prefixes)
+{
+	if (*name == 'v')
+		name++;
+	for (; *prefixes; prefixes++)
+		if (!strncmp(name, *prefixes, strlen(*prefixes)))
+			return true;
+	return false;
+}
+
+/* Float operands, and more than moved or combined bit by bit. */
+static bool is_float(const struct lowering *l)
+{
+	static const char *const moves[] = {"mov",     "and",	"or",	 "xor",	  "unpck",
+					    "shuf",    "blend", "perm",	 "broad", "insert",
+					    "extract", "test",	"lddqu", NULL};
+	if (starts_with_any(ZydisMnemonicGetString(l->d->mnemonic), moves))
+		return false;
+	for (unsigned k = 0; k < l->d->operand_count; k++)
+		switch (l->operands[k].element_type) {
+		case ZYDIS_ELEMENT_TYPE_FLOAT16:
+		case ZYDIS_ELEMENT_TYPE_FLOAT32:
+		case ZYDIS_ELEMENT_TYPE_FLOAT64: return true;
+		default: break;
+		}
+	return false;
+}
+
+static bool is_arithmetic(const struct lowering *l)
+{
+	static const char *const names[] = {"add",	"sub",	    "mul",  "div", "fm",
+					    "fnm",	"hadd",	    "hsub", "dp",  "cvtsd2ss",
+					    "cvtpd2ps", "cvtps2ph", NULL};
+	return starts_with_any(ZydisMnemonicGetString(l->d->mnemonic), names);
+}
+
+/* Alignment - 1 of the memory operand; 0: any. */
+static uint8_t alignment_mask(const struct lowering *l, enum host_class class, unsigned size_bytes)
+{
+	switch (l->d->mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM: return 0;
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA: return (uint8_t)(size_bytes - 1);
+	default: return class != HOST_INTEGER && class != HOST_AVX && size_bytes == 16 ? 15 : 0;
+	}
+}
+
+static bool waits(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_FNCLEX:
+	case ZYDIS_MNEMONIC_FNINIT:
+	case ZYDIS_MNEMONIC_FNSTCW:
+	case ZYDIS_MNEMONIC_FNSTSW: return false;
+	default: return true;
+	}
+}
+
+/* The index of the memory operand, or -1; LEA's is none. */
+static int find_memory(const struct lowering *l)
+{
+	for (unsigned k = 0; k < l->d->operand_count; k++)
+		if (l->operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			return (int)k;
+	return -1;
+}
+
+static uint8_t destination_width(const struct lowering *l)
+{
+	unsigned bits = l->operands[0].element_size;
+	return bits == 64 ? 8 : 4;
+}
+
+static void shape_operand(const struct lowering *l, int memory, struct host_shape *shape)
+{
+	const ZydisDecodedOperand *o = &l->operands[memory];
+	shape->memory_bytes = (uint8_t)(o->size / 8);
+	if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+		shape->flags |= STUB_WRITES;
+	if (o->actions & (ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_CONDWRITE))
+		shape->flags |= STUB_READS;
+}
+
+static bool is_encodable(const struct lowering *l, enum host_class class, int memory)
+{
+	const ZydisDecodedInstruction *d = l->d;
+	/* 40..4F are REX prefixes in 64-bit code. */
+	if (d->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (d->opcode & 0xf0) == 0x40)
+		return false;
+	if ((class == HOST_AVX || d->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) &&
+	    (!(l->key & KEY_PROTECTED) || (l->key & KEY_V86)))
+		return false;
+	return memory < 0 || (l->operands[memory].size >= 8 && l->operands[memory].size <= 256 &&
+			      l->operands[memory].mem.type == ZYDIS_MEMOP_TYPE_MEM);
+}
+
+static void choose_handler(struct lowering *l, const struct host_stub *stub)
+{
+	struct insn *out = l->out;
+	out->aux = stub;
+	out->imm = (uint64_t)(uintptr_t)stub->code;
+	out->rm = stub->memory_bytes;
+	out->sub = destination_width(l);
+	if (stub->class == HOST_X87 || stub->class == HOST_MMX) {
+		out->exec = op_image;
+		return;
+	}
+	enum operand_kind kind = !stub->memory_bytes	     ? OPERAND_NONE
+				 : stub->flags & STUB_WRITES ? OPERAND_WRITE
+							     : OPERAND_READ;
+	out->exec = handlers[stub->class - HOST_INTEGER][!!(stub->flags & STUB_FLOAT)][kind];
+}
+
+static bool lower_hint(struct lowering *l)
+{
+	switch (l->d->meta.category) {
+	case ZYDIS_CATEGORY_PREFETCH:
+	case ZYDIS_CATEGORY_PREFETCHWT1:
+	case ZYDIS_CATEGORY_WIDENOP:
+	case ZYDIS_CATEGORY_MPX:
+	case ZYDIS_CATEGORY_CLDEMOTE: l->out->exec = op_nop; return true;
+	default: break;
+	}
+	switch (l->d->mnemonic) {
+	case ZYDIS_MNEMONIC_LFENCE:
+	case ZYDIS_MNEMONIC_MFENCE:
+	case ZYDIS_MNEMONIC_SFENCE:
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR32:
+	case ZYDIS_MNEMONIC_ENDBR64: l->out->exec = op_nop; return true;
+	default: return false;
+	}
+}
+
+bool lower_host(struct lowering *l)
+{
+	if (lower_hint(l) || lower_fpu_state(l) || lower_vector_memory(l))
+		return true;
+	enum host_class class = classify(l);
+	int memory = find_memory(l);
+	if (class == HOST_NONE || !is_encodable(l, class, memory))
+		return false;
+	struct host_shape shape = {.class = (uint8_t) class};
+	if (!host_shape_encode(l, memory, &shape))
+		return false;
+	if (memory >= 0)
+		shape_operand(l, memory, &shape);
+	if (class != HOST_INTEGER && class != HOST_X87 && is_float(l)) {
+		shape.flags |= STUB_FLOAT;
+		if (is_arithmetic(l))
+			shape.flags |= STUB_ARITHMETIC;
+	}
+	if (class == HOST_X87) {
+		if (!waits(l->d->mnemonic))
+			shape.flags |= STUB_NO_WAIT;
+		shape.fop = (uint16_t)((l->d->opcode & 7) << 8 | l->bytes[l->d->raw.modrm.offset]);
+	}
+	const struct host_stub *stub = host_stub_get(l->vm->stubs, &shape);
+	if (!stub)
+		return false;
+	choose_handler(l, stub);
+	if (memory >= 0) {
+		lower_memory(l, &l->operands[memory]);
+		l->out->reg = alignment_mask(l, class, shape.memory_bytes);
+	}
+	return true;
+}
