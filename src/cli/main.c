@@ -1,0 +1,107 @@
+/* The first word names a command; the rest is its own business. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/nearest.h"
+
+#define WRAP_COLUMNS 80
+
+const struct command cli_commands[] = {
+	{"run", cmd_run, "boot a guest, and print what its virtualization costs"},
+	{"profile", cmd_profile, "list, show and check the processors whose prices are known"},
+	{"bench", cmd_bench, "measure Gnomon itself"},
+	{"help", cmd_help, "help on a command"},
+	{"version", cmd_version, "print the version"},
+	{NULL, NULL, NULL},
+};
+
+bool cli_is_fancy(FILE *f)
+{
+	const char *no_color = getenv("NO_COLOR");
+	return isatty(fileno(f)) && !(no_color && *no_color);
+}
+
+int cli_usage_error(const char *command, const char *text)
+{
+	bool is_fancy = cli_is_fancy(stderr);
+	fprintf(stderr, "gnomon%s%s: %serror:%s %s\n", *command ? " " : "", command,
+		is_fancy ? "\033[1;31m" : "", is_fancy ? "\033[0m" : "", text);
+	fprintf(stderr, "Try 'gnomon %s%s--help'.\n", command, *command ? " " : "");
+	return EXIT_CODE_USAGE;
+}
+
+static void pad(FILE *f, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++)
+		fputc(' ', f);
+}
+
+void cli_print_wrapped(FILE *f, const char *text, unsigned column, unsigned indent)
+{
+	pad(f, column, indent);
+	column = column > indent ? column : indent;
+	bool is_first = true;
+	while (*text) {
+		size_t n = strcspn(text, " ");
+		if (!is_first && column + 1 + n > WRAP_COLUMNS) {
+			fputc('\n', f);
+			pad(f, 0, indent);
+			column = indent;
+		} else if (!is_first) {
+			fputc(' ', f);
+			column++;
+		}
+		fwrite(text, 1, n, f);
+		column += (unsigned)n;
+		text += n;
+		text += strspn(text, " ");
+		is_first = false;
+	}
+	fputc('\n', f);
+}
+
+static const struct command *find(const char *name)
+{
+	for (const struct command *c = cli_commands; c->name; c++)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+static const char *command_name(const void *opaque, size_t i)
+{
+	return ((const struct command *)opaque)[i].name;
+}
+
+static int unknown_command(const char *name)
+{
+	char text[200];
+	size_t count = sizeof(cli_commands) / sizeof(cli_commands[0]);
+	const char *near = nearest(name, count, command_name, cli_commands);
+	if (name[0] == '-')
+		snprintf(text, sizeof(text),
+			 "a command comes first: 'gnomon run %.60s ...', perhaps?", name);
+	else if (near)
+		snprintf(text, sizeof(text), "there is no command '%.60s'; did you mean '%s'?",
+			 name, near);
+	else
+		snprintf(text, sizeof(text), "there is no command '%.60s'", name);
+	return cli_usage_error("", text);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return cli_usage_error("", "a command is missing; usage: gnomon run --kernel FILE");
+	const char *name = argv[1];
+	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "-help"))
+		name = "help";
+	if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+		name = "version";
+	const struct command *c = find(name);
+	if (!c)
+		return unknown_command(name);
+	return c->run(argc - 1, argv + 1);
+}

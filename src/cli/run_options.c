@@ -1,0 +1,316 @@
+#include "cli/run_options.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+
+#define FIELD(f) .offset = offsetof(struct run_options, f)
+#define TRACE_EXITS_DEFAULT 64u
+
+static const char *const clock_names[] = {"virtual", "real", NULL};
+static const char *const unhandled_names[] = {"ignore", "log", "stop", NULL};
+static const char *const format_names[] = {"table", "json", "csv", NULL};
+static const char *const level_names[] = {"error", "warn", "info", "debug", "trace", NULL};
+
+_Static_assert(CLOCK_VIRTUAL == 0 && CLOCK_REAL == 1, "as clock_names has them");
+_Static_assert(UNHANDLED_IGNORE == 0 && UNHANDLED_LOG == 1 && UNHANDLED_STOP == 2,
+	       "as unhandled_names has them");
+
+static int set_initrd(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	if (o->vm.initrd_count == VM_INITRD_MAX)
+		return error_set(e, -EINVAL, "at most %d of them", VM_INITRD_MAX);
+	o->vm.initrd[o->vm.initrd_count++] = value;
+	return 0;
+}
+
+static int set_memory(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	/* QEMU writes -m size=1G, too. */
+	if (!strncmp(value, "size=", 5))
+		value += 5;
+	return option_parse_size(value, 1ull << 20, &o->vm.memory_bytes, e);
+}
+
+static int set_cpus(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	uint64_t n;
+	if (!strncmp(value, "cpus=", 5))
+		value += 5;
+	int r = option_parse_number(value, 1, VM_CPUS_MAX, &n, e);
+	if (!r)
+		o->vm.cpu_count = (unsigned)n;
+	return r;
+}
+
+static int set_serial(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	if (o->serial_count == VM_SERIAL_MAX)
+		return error_set(e, -EINVAL, "the machine has %d serial ports", VM_SERIAL_MAX);
+	o->vm.serial[o->serial_count++] = value;
+	return 0;
+}
+
+static int set_format(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	return boot_format_parse(value, &o->vm.kernel_format, e);
+}
+
+static int set_report(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	if (value && !*value)
+		return error_set(e, -EINVAL, "the file's name is missing");
+	o->wants_report = true;
+	o->report_file = value;
+	return 0;
+}
+
+static int set_host_pages(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	if (!strcasecmp(value, "4K"))
+		o->vm.host_page_shift = 12;
+	else if (!strcasecmp(value, "2M"))
+		o->vm.host_page_shift = 21;
+	else if (!strcasecmp(value, "1G"))
+		o->vm.host_page_shift = 30;
+	else
+		return error_set(e, -EINVAL, "'%s' is not one of 4K, 2M, 1G", value);
+	return 0;
+}
+
+static int set_timeout(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	char *end;
+	double s = strtod(value, &end);
+	if (end == value || *end || !isfinite(s) || s <= 0 || s > 1e9)
+		return error_set(e, -EINVAL, "'%s' is not a number of seconds above 0", value);
+	o->vm.timeout_ms = (uint64_t)(s * 1000 + 0.5);
+	if (!o->vm.timeout_ms)
+		o->vm.timeout_ms = 1;
+	return 0;
+}
+
+/* 2024-05-31, 2024-05-31T12:30:00, or seconds since 1970; UTC. */
+static int set_rtc(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	struct tm t = {0};
+	if (!strncmp(value, "base=", 5))
+		value += 5;
+	const char *rest = strptime(value, "%Y-%m-%d", &t);
+	if (rest && (*rest == 'T' || *rest == ' '))
+		rest = strptime(rest + 1, "%H:%M:%S", &t);
+	uint64_t s;
+	if (rest && !*rest && t.tm_year >= 70)
+		s = (uint64_t)timegm(&t);
+	else if (!strcmp(value, "utc") || !strcmp(value, "now"))
+		s = (uint64_t)time(NULL);
+	else if (option_parse_number(value, 0, 253402300799ull, &s, NULL))
+		return error_set(e, -EINVAL,
+				 "'%s' is no date; write 2024-05-31, 2024-05-31T12:30:00, "
+				 "seconds since 1970, or now",
+				 value);
+	o->vm.has_wall_start = true;
+	o->vm.wall_start_s = s;
+	return 0;
+}
+
+/* gdb's spelling of ports as QEMU takes them: tcp::1234, tcp:localhost:1234, 1234. */
+static int set_gdb(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	o->gdb = value ? value : "tcp:1234";
+	return 0;
+}
+
+static int set_gdb_default(void *target, const char *value, struct error *e)
+{
+	return set_gdb(target, NULL, e);
+}
+
+static int set_nographic(void *target, const char *value, struct error *e)
+{
+	return 0; /* it is always so */
+}
+
+static int set_trace(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	uint64_t n = TRACE_EXITS_DEFAULT;
+	int r = value ? option_parse_number(value, 1, 1u << 24, &n, e) : 0;
+	o->vm.trace_exits = (unsigned)n;
+	return r;
+}
+
+static const struct option_row rows[] = {
+	{"kernel", "-kernel", "FILE",
+	 "what to boot: a Linux bzImage or vmlinux, a PVH or Multiboot 1 image, a flat one",
+	 "The guest", OPTION_TEXT, FIELD(vm.kernel)},
+	{"initrd", "-initrd", "FILE", "initial RAM disk; several are put together in order", NULL,
+	 OPTION_CUSTOM, .set = set_initrd},
+	{"append", "-append", "TEXT", "kernel command line [" VM_DEFAULT_APPEND "]", NULL,
+	 OPTION_TEXT, FIELD(vm.append)},
+	{"kernel-format", NULL, "FORMAT",
+	 "auto, bzimage (payload unpacked on the host), bzimage-stub (it unpacks itself), vmlinux, pvh, multiboot, raw [auto]",
+	 NULL, OPTION_CUSTOM, .set = set_format},
+
+	{"memory", "-m", "SIZE", "512M, 2G; a plain number is MiB [512M]", "The machine",
+	 OPTION_CUSTOM, .set = set_memory},
+	{"cpus", "-smp", "N", "processors [1]", NULL, OPTION_CUSTOM, .set = set_cpus},
+	{"cpu", "-cpu", "MODEL",
+	 "x86-64, x86-64-v2, x86-64-v3 or max, and single features: x86-64-v3,+aes,-avx2 [x86-64-v3 if this host can, else v2]",
+	 NULL, OPTION_TEXT, FIELD(vm.cpu)},
+	{"kvmclock", NULL, "on|off",
+	 "KVM's CPUID leaves and clock; off shows the guest bare hardware [on]", NULL,
+	 OPTION_ON_OFF, FIELD(vm.kvm_leaves)},
+	{"rtc", "-rtc", "DATE",
+	 "what the clock shows at power-on: 2024-05-31T12:30:00, seconds, now [virtual time: 2000-01-01; real time: now]",
+	 NULL, OPTION_CUSTOM, .set = set_rtc},
+	{"seed", NULL, "N", "of the guest's RDRAND and RDSEED [1]", NULL, OPTION_NUMBER,
+	 FIELD(vm.seed), .max = UINT64_MAX},
+	{"serial", "-serial", "WHERE",
+	 "stdio, file:PATH, pty, unix:PATH[,server], null; once for COM1, again for COM2 [stdio, null]",
+	 NULL, OPTION_CUSTOM, .set = set_serial},
+	{"nographic", "-nographic", NULL, "there is no other way; accepted for QEMU's sake", NULL,
+	 OPTION_CUSTOM, .set = set_nographic},
+
+	{"engine", NULL, "NAME", "how instructions are executed: interp [interp]",
+	 "Execution and time", OPTION_TEXT, FIELD(vm.engine)},
+	{"clock", NULL, "KIND",
+	 "virtual: an instruction is a cycle, idle time is skipped, runs repeat exactly; real: the host's [virtual]",
+	 NULL, OPTION_CHOICE, FIELD(vm.clock), .choices = clock_names},
+	{"max-instructions", NULL, "N", "end after so many, exit code 124", NULL, OPTION_NUMBER,
+	 FIELD(vm.max_instructions), .min = 1, .max = UINT64_MAX},
+	{"timeout", NULL, "SECONDS", "end after so much host time, exit code 124", NULL,
+	 OPTION_CUSTOM, .set = set_timeout},
+	{"stop-at", NULL, "TEXT", "end well when the guest prints TEXT", NULL, OPTION_TEXT,
+	 FIELD(vm.stop_at)},
+	{"no-reboot", "-no-reboot", NULL, "a reset ends the run, exit code 5", NULL, OPTION_SWITCH,
+	 FIELD(vm.no_reboot)},
+	{"ignore-panic", NULL, NULL,
+	 "go on after a Linux panic's last line instead of ending with exit code 3", NULL,
+	 OPTION_SWITCH, FIELD(vm.ignore_panic)},
+	{"unhandled", NULL, "WHAT",
+	 "ports, addresses and MSRs with nothing behind them: ignore, log or stop [ignore]", NULL,
+	 OPTION_CHOICE, FIELD(vm.unhandled), .choices = unhandled_names},
+
+	{"paging", NULL, "STRATEGY",
+	 "how guest addresses are translated: native, nested, shadow [nested]",
+	 "Translation and the bill", OPTION_TEXT, FIELD(vm.paging)},
+	{"host-levels", NULL, "N", "nested: levels of the host's table, 1 to 5 [4]", NULL,
+	 OPTION_COUNT, FIELD(vm.host_levels), .min = 1, .max = 5},
+	{"host-pages", NULL, "SIZE", "nested: pages of the host's table, 4K, 2M or 1G [4K]", NULL,
+	 OPTION_CUSTOM, .set = set_host_pages},
+	{"verify", NULL, NULL,
+	 "check every translation against the reference walk; stop at a difference", NULL,
+	 OPTION_SWITCH, FIELD(vm.verify)},
+	{"intercept-rdtsc", NULL, NULL, "RDTSC exits, too", NULL, OPTION_SWITCH,
+	 FIELD(vm.intercept_rdtsc)},
+	{"profile", NULL, "NAME",
+	 "the processor whose TLBs and prices are taken: k10-2350, skylake-sp, or a file (gnomon profile) [skylake-sp]",
+	 NULL, OPTION_TEXT, FIELD(vm.profile)},
+	{"report", NULL, "[FILE]", "print the bill at the end, and at each SIGUSR1", NULL,
+	 OPTION_CUSTOM, .set = set_report},
+	{"format", NULL, "FORMAT", "of the report: table, json or csv [table]", NULL, OPTION_CHOICE,
+	 FIELD(format), .choices = format_names},
+	{"state-hash", NULL, NULL,
+	 "print the hash of the final state: processors, devices, memory, console", NULL,
+	 OPTION_SWITCH, FIELD(wants_state_hash)},
+
+	{"monitor", "-monitor", "WHERE",
+	 "stdio, unix:PATH or tcp:PORT (loopback); Ctrl-A c is always there", "Looking inside",
+	 OPTION_TEXT, FIELD(monitor)},
+	{"gdb", "-gdb", "PORT", "serve gdb: PORT, tcp::PORT (loopback) or unix:PATH", NULL,
+	 OPTION_CUSTOM, .set = set_gdb},
+	{"gdb-default", "-s", NULL, "the same as --gdb 1234", NULL, OPTION_CUSTOM,
+	 .set = set_gdb_default},
+	{"paused", "-S", NULL, "do not start until the debugger or the monitor says so", NULL,
+	 OPTION_SWITCH, FIELD(is_paused)},
+	{"trace-exits", NULL, "[N]",
+	 "remember the last N exits for the monitor's 'info exits' [64]", NULL, OPTION_CUSTOM,
+	 .set = set_trace},
+	{"log-level", NULL, "LEVEL", "error, warn, info, debug or trace [warn]", NULL,
+	 OPTION_CHOICE, FIELD(log_level), .choices = level_names},
+	{"log-file", "-D", "FILE", "the log goes there instead of standard error", NULL,
+	 OPTION_TEXT, FIELD(log_file)},
+	{"quiet", NULL, NULL, "do not say how the guest ended", NULL, OPTION_SWITCH,
+	 FIELD(is_quiet)},
+	{"help", "-h -help", NULL, "this", NULL, OPTION_SWITCH, FIELD(wants_help)},
+};
+
+void run_options_init(struct run_options *o)
+{
+	memset(o, 0, sizeof(*o));
+	vm_config_defaults(&o->vm);
+	o->log_level = LOG_WARN;
+}
+
+static bool takes_terminal(const char *spec)
+{
+	return spec && (!strcmp(spec, "stdio") || !strcmp(spec, "mon:stdio"));
+}
+
+static int check_combinations(const struct run_options *o, struct error *e)
+{
+	if (takes_terminal(o->monitor) &&
+	    (takes_terminal(o->vm.serial[0]) || takes_terminal(o->vm.serial[1])))
+		return error_set(
+			e, -EINVAL,
+			"--monitor stdio: a serial port has the terminal already; Ctrl-A c "
+			"changes between the two, or give --serial null");
+	if (o->is_paused && !o->gdb && !o->monitor && !takes_terminal(o->vm.serial[0]))
+		return error_set(e, -EINVAL,
+				 "--paused: nobody could let the guest go; add --gdb or --monitor");
+	if (o->format != FORMAT_TABLE && !o->wants_report)
+		return error_set(e, -EINVAL, "--format: there is no --report to format");
+	return 0;
+}
+
+int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e)
+{
+	int r = options_parse(rows, ARRAY_COUNT(rows), o, argc, argv, e);
+	if (r || o->wants_help)
+		return r;
+	if (!o->serial_count)
+		o->vm.serial[0] = takes_terminal(o->monitor) ? "null" : "stdio";
+	r = check_combinations(o, e);
+	return r ? r : vm_config_check(&o->vm, e);
+}
+
+static const char head[] =
+	"usage: gnomon run --kernel FILE [OPTION]...\n"
+	"\n"
+	"Boots an unmodified x86-64 guest without hardware support and prices its virtualization.\n"
+	"\n"
+	"  gnomon run --kernel vmlinuz --initrd initramfs.cpio --append \"console=ttyS0 quiet\"\n"
+	"  gnomon run --kernel vmlinuz --initrd rd.cpio --paging shadow --report\n"
+	"  gnomon run -kernel test.elf -m 64M -nographic -no-reboot --timeout 60\n"
+	"  gnomon run --kernel vmlinux --gdb 1234 --paused     (then: gdb vmlinux -ex 'target remote :1234')\n"
+	"\n"
+	"QEMU's short spellings are understood where they mean the same. On the terminal Ctrl-A x ends,\n"
+	"Ctrl-A c changes to the monitor and back, Ctrl-A h says more.\n";
+
+static const char foot[] =
+	"\nExit code: 0 power-off (or --stop-at, Ctrl-A x), 1 our fault or the host's, 2 impossible options,\n"
+	"3 kernel panic, 4 triple fault, 5 reset with --no-reboot, 6 halted forever, 7 --unhandled=stop,\n"
+	"124 --timeout or --max-instructions, 128+n signal n; isa-debug-exit gives (value << 1) | 1.\n"
+	"More in gnomon(1).\n";
+
+void run_options_help(FILE *f)
+{
+	fputs(head, f);
+	options_print(f, rows, ARRAY_COUNT(rows));
+	fputs(foot, f);
+}

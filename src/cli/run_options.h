@@ -1,0 +1,28 @@
+/* What `gnomon run` can be told, and the table of its options. */
+#pragma once
+
+#include "cli/options.h"
+#include "vm/vm.h"
+
+enum report_format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV };
+
+struct run_options {
+	struct vm_config vm;
+	unsigned serial_count;
+	const char *monitor; /* NULL: only by Ctrl-A c */
+	const char *gdb;     /* NULL: no server */
+	bool is_paused;	     /* -S: wait for the debugger or the monitor's cont */
+	bool wants_report;
+	const char *report_file; /* NULL: standard output */
+	int format;		 /* enum report_format */
+	bool wants_state_hash;
+	bool is_quiet;
+	int log_level;
+	const char *log_file;
+	bool wants_help;
+};
+
+void run_options_init(struct run_options *o);
+/* Parses and completes; -EINVAL with the message. */
+int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e);
+void run_options_help(FILE *f);
