@@ -19,6 +19,7 @@
 #define HEADER_BYTES_LEAST 0x268 /* so that every field we read is in the file */
 #define ENTRY_64_OFFSET 0x200
 #define CODE32_DEFAULT 0x100000
+#define UNPACKED_BYTES_MAX (1ull << 30)
 
 bool bzimage_is(struct bytes kernel)
 {
@@ -97,7 +98,7 @@ static int load_unpacked(struct boot_load *l, struct bytes packed)
 			"lzma, zstd, lz4, lzo and bzip2): --kernel-format bzimage-stub lets the "
 			"image "
 			"unpack itself");
-	int r = unpack(packed, &elf, &size, l->error);
+	int r = unpack(packed, UNPACKED_BYTES_MAX, &elf, &size, l->error);
 	if (r) {
 		error_prefix(l->error, "the bzImage's payload");
 		return r;

@@ -21,21 +21,21 @@
 
 struct output {
 	uint8_t *bytes;
-	uint64_t size, capacity;
+	uint64_t size, capacity, max;
 };
 
 /* Room for at least `more` bytes behind what is there. */
 static int output_grow(struct output *o, uint64_t more)
 {
-	if (more > UNPACK_BYTES_MAX - o->size)
+	if (more > o->max - o->size)
 		return -EFBIG;
 	if (o->capacity - o->size >= more)
 		return 0;
 	uint64_t capacity = o->capacity ? 2 * o->capacity : 8ull << 20;
 	while (capacity - o->size < more)
 		capacity *= 2;
-	if (capacity > UNPACK_BYTES_MAX)
-		capacity = UNPACK_BYTES_MAX;
+	if (capacity > o->max)
+		capacity = o->max;
 	uint8_t *bytes = realloc(o->bytes, capacity);
 	if (!bytes)
 		return -ENOMEM;
@@ -262,7 +262,7 @@ const char *unpack_method(struct bytes packed)
 	return m ? m->name : NULL;
 }
 
-int unpack(struct bytes packed, uint8_t **out, uint64_t *out_size, struct error *e)
+int unpack(struct bytes packed, uint64_t max, uint8_t **out, uint64_t *out_size, struct error *e)
 {
 	*out = NULL;
 	*out_size = 0;
@@ -275,7 +275,7 @@ int unpack(struct bytes packed, uint8_t **out, uint64_t *out_size, struct error 
 	if (packed.size > ONE_CALL_MAX)
 		return error_set(e, -EFBIG, "%llu bytes of %s data are more than any kernel has",
 				 (unsigned long long)packed.size, m->name);
-	struct output o = {0};
+	struct output o = {.max = max};
 	int r = m->unpack(packed, &o);
 	if (r == 0) {
 		*out = o.bytes;
@@ -285,7 +285,7 @@ int unpack(struct bytes packed, uint8_t **out, uint64_t *out_size, struct error 
 	free(o.bytes);
 	if (r == -EFBIG)
 		return error_set(e, r, "the %s data unpacks to more than %llu MiB", m->name,
-				 (unsigned long long)(UNPACK_BYTES_MAX >> 20));
+				 (unsigned long long)(max >> 20));
 	if (r == -ENOMEM)
 		return error_set(e, r, "no host memory to unpack %s data into", m->name);
 	return error_set(e, -ENOEXEC, "the %s data is damaged or cut off", m->name);

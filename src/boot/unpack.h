@@ -7,12 +7,9 @@
 #include "base/error.h"
 #include "boot/bytes.h"
 
-/* A payload is refused when it unpacks to more. */
-#define UNPACK_BYTES_MAX (1ull << 30)
-
 /* The name of the compression that starts like this ("xz"), or NULL if none that we know does. */
 const char *unpack_method(struct bytes packed);
 
-/* Unpacks; *out is the caller's to free. -ENOEXEC for an unknown method or damaged data, -EFBIG
- * past the limit, -ENOMEM. */
-int unpack(struct bytes packed, uint8_t **out, uint64_t *out_size, struct error *e);
+/* Unpacks to at most `max` bytes; *out is the caller's to free. -ENOEXEC for an unknown method or
+ * damaged data, -EFBIG past the limit, -ENOMEM. */
+int unpack(struct bytes packed, uint64_t max, uint8_t **out, uint64_t *out_size, struct error *e);
