@@ -304,3 +304,11 @@ void load_code_segment(struct interp_vcpu *c, struct segment_register cs, uint64
 	s->rip = is_long(s) && (cs.attributes & ATTR_L) ? rip : (uint32_t)rip;
 	c->taken = 2;
 }
+
+void arrive(struct interp_vcpu *c, const struct stack *k, struct segment_register cs, uint64_t rip)
+{
+	if (k)
+		c->s->gpr[GPR_RSP] = k->sp;
+	load_code_segment(c, cs, rip);
+	interp_mode_changed(c);
+}

@@ -5,6 +5,6 @@
 
 bool lower_system(struct lowering *l)
 {
-	return lower_segments(l) || lower_far(l) || lower_control(l) || lower_privileged(l) ||
-	       lower_flags(l) || lower_port(l);
+	return lower_segments(l) || lower_far(l) || lower_returns(l) || lower_control(l) ||
+	       lower_privileged(l) || lower_flags(l) || lower_port(l);
 }

@@ -206,15 +206,27 @@ HANDLER(op_random)
 
 /* ---- XCR0 ---- */
 
-/* Which components are not in their initial state. */
-static uint64_t components_in_use(const struct vcpu_state *s)
+static bool is_any_set(const uint8_t *bytes, size_t count)
 {
-	uint64_t in_use = XCR0_X87 | XCR0_SSE;
+	for (size_t n = 0; n < count; n++)
+		if (bytes[n])
+			return true;
+	return false;
+}
 
-	for (unsigned r = 0; r < 16; r++)
-		for (unsigned b = 16; b < 32; b++)
-			if (s->fpu.ymm[r][b])
-				return in_use | XCR0_AVX;
+/* Which components are not in their initial state: exact, as XSAVE's XINUSE is. */
+static uint64_t components_in_use(const struct vcpu_state *s, bool code64)
+{
+	const struct fpu_state *f = &s->fpu;
+	uint64_t in_use = 0;
+
+	if (f->fcw != 0x37f || f->fsw || f->ftw || f->fop || f->fip || f->fdp || f->fcs || f->fds ||
+	    is_any_set(&f->st[0][0], sizeof(f->st)))
+		in_use |= XCR0_X87;
+	for (unsigned r = 0; r < (code64 ? 16 : 8); r++) {
+		in_use |= is_any_set(f->ymm[r], 16) ? XCR0_SSE : 0;
+		in_use |= is_any_set(f->ymm[r] + 16, 16) ? XCR0_AVX : 0;
+	}
 	return in_use;
 }
 
@@ -228,7 +240,7 @@ HANDLER(op_xgetbv)
 	if (index > 1 || (index == 1 && !cpu_has(c->v->model, FEATURE_XGETBV1)))
 		raise_gp0(c, i);
 	if (index == 1)
-		value &= components_in_use(s);
+		value &= components_in_use(s, is_code64(c));
 	s->gpr[GPR_RAX] = (uint32_t)value;
 	s->gpr[GPR_RDX] = value >> 32;
 	NEXT;

@@ -2,7 +2,7 @@
  * What the system instructions share: descriptors, stacks of another privilege, task switches, and
  * the handlers that the lowering names.
  *
- * Private to the system half of engine/interp (deliver, descriptor, segments, far, iret, task,
+ * Private to the system half of engine/interp (deliver, descriptor, segments, far, return, task,
  * control, privileged, flags, port). Everything here follows one rule: look and check everything
  * first, write memory next, change registers last, so that a fault on the way leaves the
  * instruction as if it had never started.
@@ -205,6 +205,16 @@ void load_code_segment(struct interp_vcpu *c, struct segment_register cs, uint64
 void check_target(struct interp_vcpu *c, const struct insn *i, const struct segment_register *cs,
 		  uint64_t rip);
 
+/* What every far transfer ends with: RSP from the stack if there is one, CS and RIP. */
+void arrive(struct interp_vcpu *c, const struct stack *k, struct segment_register cs, uint64_t rip);
+/* In long mode a code segment cannot be both 64-bit and 32-bit. */
+static inline void require_valid_code(struct interp_vcpu *c, const struct insn *i,
+				      const struct descriptor *d, unsigned selector)
+{
+	if (is_long(c->s) && (d->high & 0x600000u) == 0x600000u)
+		raise_selector(c, i, VECTOR_GP, selector);
+}
+
 /* ---- tasks (task.c) ---- */
 
 enum task_reason { TASK_JUMP, TASK_CALL, TASK_EVENT, TASK_RETURN };
@@ -244,7 +254,7 @@ void attend_bus(struct interp_vcpu *c);
 
 bool lower_segments(struct lowering *l);
 bool lower_far(struct lowering *l);
-bool lower_iret(struct lowering *l);
+bool lower_returns(struct lowering *l);
 bool lower_control(struct lowering *l);
 bool lower_privileged(struct lowering *l);
 bool lower_flags(struct lowering *l);
