@@ -39,7 +39,6 @@ void mmu_flush_tlb(struct mmu *mmu)
 	ledger_charge(mmu->ledger, EVENT_TLB_FLUSH);
 	tlb_flush_all(mmu->private->tlb);
 	fast_map_empty(mmu);
-	verify_flush(mmu->private->verify);
 }
 
 /* Creation */

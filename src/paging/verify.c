@@ -145,10 +145,10 @@ static uint64_t entry_expected(const struct mmu *mmu, const struct walk_result *
 			       enum access_kind kind)
 {
 	uint64_t expected = r->step[i].entry;
-	if (r->outcome != WALK_OK || is_in_rom(mmu, r->step[i].address))
+	if (r->outcome != WALK_OK || !r->step[i].host || is_in_rom(mmu, r->step[i].address))
 		return expected;
 	for (unsigned j = 0; j < r->step_count; j++)
-		if (r->step[j].address.v == r->step[i].address.v)
+		if (r->step[j].host == r->step[i].host)
 			expected |= walk_committed_entry(r, j, kind);
 	return expected;
 }
@@ -193,11 +193,11 @@ static const char *wrong_present(const struct mmu *mmu, gva_t address, enum acce
 				 enum mmu_mode mode, const struct walk_result *r,
 				 const struct translation *t)
 {
-	uint64_t frame = r->gpa.v - (address.v & (BIT(r->page_shift) - 1));
-	const char *wrong;
 	if (r->outcome != WALK_OK)
 		return "a translation where the guest's tables fault";
-	wrong = wrong_translation(mmu, address, t, frame, r->page_shift, r->flags, kind, mode);
+	uint64_t frame = r->gpa.v - (address.v & (BIT(r->page_shift) - 1));
+	const char *wrong =
+		wrong_translation(mmu, address, t, frame, r->page_shift, r->flags, kind, mode);
 	if (!wrong)
 		wrong = wrong_entries(mmu, r, kind);
 	const struct walk_step *leaf = &r->step[r->step_count - 1];

@@ -1,0 +1,236 @@
+/* The modelled TLBs: replacement, sets, sizes, spaces, invalidation. Exact shapes are not there in
+ * hard mode. */
+#include "paging_world.h"
+
+#include "paging/tlb.h"
+
+struct dropped {
+	unsigned count;
+	struct tlb_entry *last;
+};
+
+static void count_dropped(void *opaque, enum tlb_side_id side, struct tlb_entry *entry)
+{
+	struct dropped *d = opaque;
+	d->count++;
+	d->last = entry;
+}
+
+static struct tlb *open_tlb(struct tlb_geometry g, struct dropped *d)
+{
+	struct tlb *t;
+	assert_int_equal(tlb_create(&t, &g, count_dropped, d, NULL), 0);
+	tlb_set_pcid(t, 0);
+	return t;
+}
+
+static struct translation page(uint64_t to, unsigned shift, unsigned flags)
+{
+	return (struct translation){.gpa = gpa(to),
+				    .page_shift = (uint8_t)shift,
+				    .guest_shift = (uint8_t)shift,
+				    .flags = (uint8_t)flags};
+}
+
+static struct tlb_entry *put(struct tlb *t, unsigned level, uint64_t at, unsigned shift,
+			     unsigned flags, uint64_t now)
+{
+	struct translation p = page(at + 0x100000000ull, shift, flags);
+	return tlb_insert(t, level, TLB_DATA, gva(at), &p, now);
+}
+
+static bool has(struct tlb *t, unsigned level, uint64_t at)
+{
+	return tlb_find(t, level, TLB_DATA, gva(at)) != NULL;
+}
+
+static void the_least_recently_used_of_a_set_goes(void **state)
+{
+#ifdef GNOMON_HARD
+	skip();
+#endif
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_intel(), &d); /* 16 sets of 4 */
+	for (uint64_t i = 0; i < 4; i++)
+		put(t, 0, (i * 16 + 5) << 12, 12, 0, i + 1);
+	put(t, 0, 6 << 12, 12, 0, 5); /* another set */
+	struct tlb_entry *first = tlb_find(t, 0, TLB_DATA, gva(5 << 12));
+	first->stamp = 6; /* used again */
+	put(t, 0, (4 * 16 + 5) << 12, 12, 0, 7);
+	assert_int_equal(d.count, 1);
+	assert_true(has(t, 0, 5 << 12));
+	assert_false(has(t, 0, (16 + 5) << 12)); /* the second was the oldest */
+	assert_true(has(t, 0, (2 * 16 + 5) << 12));
+	assert_true(has(t, 0, 6 << 12));
+	tlb_destroy(t);
+}
+
+/* A fully associative array against a list kept by hand. */
+static void full_associativity_is_true_lru(void **state)
+{
+#ifdef GNOMON_HARD
+	skip();
+#endif
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_amd(), &d); /* 48 */
+	uint64_t list[48];
+	unsigned count = 0;
+	struct world w = {.random = 7};
+	for (uint64_t now = 1; now < 50000; now++) {
+		uint64_t p = world_below(&w, 40 + (unsigned)(now % 30));
+		struct tlb_entry *e = tlb_find(t, 0, TLB_DATA, gva(p << 12));
+		unsigned i = 0;
+		while (i < count && list[i] != p)
+			i++;
+		assert_int_equal(e != NULL, i < count);
+		if (e)
+			e->stamp = now;
+		else
+			put(t, 0, p << 12, 12, 0, now);
+		if (i == count)
+			count < 48 ? count++ : (i = 47);
+		memmove(&list[1], &list[0], i * sizeof(list[0]));
+		list[0] = p;
+	}
+	tlb_destroy(t);
+}
+
+static void each_size_finds_its_array_or_is_broken(void **state)
+{
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_tiny(), &d); /* no 1G, no 4M in the first level */
+	struct tlb_entry *e = put(t, 0, 0x40000000, 30, WALK_W, 1);
+	assert_int_equal(e->page_shift, 21);
+	assert_true(e->frame == 0x140000000ull);
+	struct translation p = page(0x180a03123, 30, 0);
+	e = tlb_insert(t, 0, TLB_DATA, gva(0x80a03123), &p, 2);
+	assert_true(e->frame == 0x180a00000ull);
+	assert_int_equal(e->guest_shift, 30);
+	assert_null(put(t, 1, 0x40000000, 30, 0, 3)); /* the second leaves it out */
+	assert_int_equal(put(t, 1, 0x400000, 22, 0, 4)->page_shift, 22);
+	assert_true(has(t, 1, 0x7fffff));
+	assert_false(has(t, 1, 0x800000));
+	/* INVLPG anywhere in the guest's page finds the fragment. */
+	tlb_invalidate(t, 0, true, gva(0xbff00000));
+	assert_false(has(t, 0, 0x80a00000));
+	assert_true(has(t, 0, 0x40000000));
+	tlb_destroy(t);
+}
+
+static void spaces_keep_pcids_apart_and_share_globals(void **state)
+{
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_intel(), &d);
+	put(t, 1, 0x1000, 12, 0, 1);
+	put(t, 1, 0x2000, 12, WALK_G, 2);
+	tlb_set_pcid(t, 5);
+	assert_false(has(t, 1, 0x1000));
+	assert_true(has(t, 1, 0x2000));
+	tlb_set_pcid(t, 0);
+	assert_true(has(t, 1, 0x1000));
+	tlb_flush_pcid(t, 5);
+	assert_true(has(t, 1, 0x1000));
+	tlb_flush_pcid(t, 0);
+	assert_false(has(t, 1, 0x1000));
+	assert_true(has(t, 1, 0x2000));
+	put(t, 1, 0x3000, 12, 0, 3);
+	tlb_flush_non_global(t);
+	assert_false(has(t, 1, 0x3000));
+	assert_true(has(t, 1, 0x2000));
+	tlb_flush_all(t);
+	assert_false(has(t, 1, 0x2000));
+	tlb_destroy(t);
+}
+
+static void invalidation_takes_every_size_and_level(void **state)
+{
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_intel(), &d);
+	put(t, 0, 0x200000, 12, 0, 1);
+	put(t, 1, 0x200000, 21, 0, 2);
+	put(t, 0, 0x201000, 12, WALK_G, 3);
+	tlb_invalidate(t, 0, true, gva(0x200000));
+	assert_false(has(t, 0, 0x200000));
+	assert_false(has(t, 1, 0x200000));
+	assert_true(has(t, 0, 0x201000));
+	tlb_invalidate(t, 0, false, gva(0x201000)); /* INVPCID 0 leaves globals */
+	assert_true(has(t, 0, 0x201000));
+	tlb_invalidate(t, 0, true, gva(0x201000));
+	assert_false(has(t, 0, 0x201000));
+	tlb_set_pcid(t, 9);
+	put(t, 0, 0x5000, 12, 0, 4);
+	tlb_set_pcid(t, 0);
+	tlb_invalidate(t, 9, false, gva(0x5000));
+	tlb_set_pcid(t, 9);
+	assert_false(has(t, 0, 0x5000));
+	tlb_destroy(t);
+}
+
+/* The first level gives one answer for an address, also when the guest made a large page over small
+ * ones. */
+static void a_large_page_takes_the_place_of_small_ones(void **state)
+{
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_intel(), &d);
+	put(t, 0, 0x201000, 12, 0, 1);
+	put(t, 0, 0x401000, 12, 0, 2);
+	put(t, 0, 0x200000, 21, 0, 3);
+	assert_int_equal(tlb_find(t, 0, TLB_DATA, gva(0x201000))->page_shift, 21);
+	assert_true(has(t, 0, 0x401000));
+	assert_int_equal(d.count, 1);
+	tlb_destroy(t);
+}
+
+/* 2^17 space numbers: far more flushes than that must neither leak old entries nor lose new ones.
+ */
+static void space_numbers_can_run_out(void **state)
+{
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_intel(), &d);
+	for (unsigned i = 0; i < 300000; i++) {
+		put(t, 1, 0x1000, 12, i & 1 ? WALK_G : 0, i + 1);
+		assert_true(has(t, 1, 0x1000));
+		if (i % 3 == 0)
+			tlb_flush_all(t);
+		else if (i % 3 == 1)
+			tlb_set_pcid(t, i & 0xfff), tlb_flush_pcid(t, i & 0xfff);
+		else
+			tlb_flush_all(t);
+		if (i % 3 != 1)
+			assert_false(has(t, 1, 0x1000));
+		tlb_flush_all(t);
+	}
+	tlb_destroy(t);
+}
+
+static void impossible_shapes_are_refused(void **state)
+{
+	static const struct tlb_array bad[] = {
+		{"none", 0, 0, TLB_4K}, {"ways", 64, 5, TLB_4K},    {"sets", 48, 4, TLB_4K},
+		{"sizes", 64, 4, 0x10}, {"2M only", 64, 4, TLB_2M},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(bad); i++) {
+		struct tlb_geometry g = geometry_intel();
+		struct tlb *t;
+		struct error e = {0};
+		g.l1d.array[0] = bad[i];
+		assert_int_equal(tlb_create(&t, &g, count_dropped, NULL, &e), -22);
+		assert_null(t);
+		assert_true(e.text[0]);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_least_recently_used_of_a_set_goes),
+		cmocka_unit_test(full_associativity_is_true_lru),
+		cmocka_unit_test(each_size_finds_its_array_or_is_broken),
+		cmocka_unit_test(spaces_keep_pcids_apart_and_share_globals),
+		cmocka_unit_test(invalidation_takes_every_size_and_level),
+		cmocka_unit_test(a_large_page_takes_the_place_of_small_ones),
+		cmocka_unit_test(space_numbers_can_run_out),
+		cmocka_unit_test(impossible_shapes_are_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
