@@ -222,10 +222,14 @@ static void step(struct vm *vm)
 		clock_set(&vm->clock, turn->time);
 	uint64_t now = clock_now(&vm->clock);
 	struct vm_exit exit = {.reason = EXIT_BUDGET};
+	/* Pausing asked for it; it would come before the instruction. */
+	vcpu_withdraw(&vm->vcpus[i], REQUEST_STOP);
 	vm->engine_ops->single_step(vm->engine, i);
 	vm->engine_ops->run(vm->engine, i, now + QUANTUM_SMP, &exit);
 	turn->time = clock_now(&vm->clock);
 	turn->is_halted = false;
+	if (exit.reason == EXIT_MARK)
+		vm_mark(vm, exit.mark);
 	/* A halted vcpu does not step; the debugger is answered all the same. */
 	if (exit.reason == EXIT_HALT || exit.reason == EXIT_BUDGET || exit.reason == EXIT_STOP ||
 	    exit.reason == EXIT_MARK)
