@@ -22,6 +22,12 @@ struct segment {
 	uint64_t offset, vaddr, paddr, file_size, memory_size, align;
 };
 
+/* Is there anything to load? A segment with bytes but no memory is for check_load() to refuse. */
+static bool is_loaded(const struct segment *s)
+{
+	return s->type == PT_LOAD && (s->memory_size || s->file_size);
+}
+
 bool elf_is(struct bytes file)
 {
 	return bytes_match(file, 0, "\177ELF", 4);
@@ -148,7 +154,7 @@ static int read_segments(struct elf_image *image, struct error *e)
 		if (s.type == PT_NOTE && bytes_has(image->file, s.offset, s.file_size))
 			read_notes(image, bytes_part(image->file, s.offset, s.file_size),
 				   s.align == 8 ? 8 : 4);
-		if (s.type != PT_LOAD || s.memory_size == 0)
+		if (!is_loaded(&s))
 			continue;
 		int r = check_load(image, i, &s, e);
 		if (r)
@@ -170,7 +176,7 @@ static int make_entry_physical(struct elf_image *image, struct error *e)
 	bool is_virtual = false;
 	for (unsigned i = 0; i < image->phnum; i++) {
 		struct segment s = read_segment(image, i);
-		if (s.type != PT_LOAD)
+		if (!is_loaded(&s))
 			continue;
 		if (image->entry - s.paddr < s.memory_size)
 			return 0;
@@ -205,7 +211,7 @@ int elf_load(struct boot_load *l, const struct elf_image *image)
 		return fits;
 	for (unsigned i = 0; i < image->phnum; i++) {
 		struct segment s = read_segment(image, i);
-		if (s.type != PT_LOAD)
+		if (!is_loaded(&s))
 			continue;
 		int r = load_place(l, s.paddr, bytes_part(image->file, s.offset, s.file_size),
 				   s.memory_size, "the kernel");

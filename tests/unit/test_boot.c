@@ -526,6 +526,9 @@ static void test_addresses_that_cannot_be(void **state)
 	spec.memory_size = 0x100; /* less than the file's part */
 	make_elf(w, spec);
 	assert_refused(w, -ENOEXEC, "impossible sizes");
+	spec.memory_size = 0;
+	make_elf(w, spec);
+	assert_refused(w, -ENOEXEC, "impossible sizes");
 	spec.memory_size = 1ull << 62;
 	make_elf(w, spec);
 	assert_refused(w, -EFBIG, "no RAM can be there");
