@@ -8,6 +8,8 @@
  */
 #include "paging/mmu_private.h"
 
+#include <string.h>
+
 static unsigned fast_index(uint64_t page_number)
 {
 	return (unsigned)page_number & (MMU_FAST_COUNT - 1);
@@ -24,12 +26,14 @@ void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 	mmu->fast[mode][kind][index] = (struct mmu_fast_entry){
 		.tag = number,
 		.addend = (uint64_t)(uintptr_t)page->host - address.v,
-		.stamp = entry ? &entry->stamp : &mmu->private->unread_stamp,
+		.stamp = entry ? entry->stamp : &mmu->private->unread_stamp,
 		.gfn = gpa_gfn(page->gpa),
 	};
 	mmu->private->fast_used[index / 64] |= bit;
-	if (entry)
+	if (entry) {
 		entry->fast_used[index / 64] |= bit;
+		entry->fast_accesses |= (uint16_t)(1u << WALK_ACCESS(mode, kind));
+	}
 }
 
 void fast_map_empty(struct mmu *mmu)
@@ -49,18 +53,20 @@ void fast_map_empty(struct mmu *mmu)
 void fast_map_drop(void *opaque, enum tlb_side_id side, struct tlb_entry *entry)
 {
 	struct mmu *mmu = opaque;
-	unsigned first = side == TLB_DATA ? ACCESS_READ : ACCESS_FETCH;
-	unsigned last = side == TLB_DATA ? ACCESS_WRITE : ACCESS_FETCH;
-	for (unsigned w = 0; w < FAST_WORDS; w++) {
-		for (uint64_t used = entry->fast_used[w]; used; used &= used - 1) {
-			unsigned index = w * 64 + (unsigned)__builtin_ctzll(used);
-			for (unsigned m = 0; m < MMU_MODE_COUNT; m++)
-				for (unsigned k = first; k <= last; k++)
-					if (mmu->fast[m][k][index].stamp == &entry->stamp)
-						mmu->fast[m][k][index].tag = MMU_FAST_EMPTY;
-		}
-		entry->fast_used[w] = 0;
+	for (unsigned accesses = entry->fast_accesses; accesses; accesses &= accesses - 1) {
+		unsigned access = (unsigned)__builtin_ctz(accesses);
+		struct mmu_fast_entry *map =
+			mmu->fast[access / ACCESS_KIND_COUNT][access % ACCESS_KIND_COUNT];
+		for (unsigned w = 0; w < FAST_WORDS; w++)
+			for (uint64_t used = entry->fast_used[w]; used; used &= used - 1) {
+				struct mmu_fast_entry *e =
+					&map[w * 64 + (unsigned)__builtin_ctzll(used)];
+				if (e->stamp == entry->stamp)
+					e->tag = MMU_FAST_EMPTY;
+			}
 	}
+	entry->fast_accesses = 0;
+	memset(entry->fast_used, 0, sizeof(entry->fast_used));
 }
 
 void fast_map_page_flagged(void *opaque, gpa_t page)

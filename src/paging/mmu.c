@@ -234,7 +234,7 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 	}
 	struct tlb_entry *entry = tlb_find(p->tlb, 0, side, address);
 	if (likely(entry && grants(mmu, entry, kind, mode))) {
-		entry->stamp = now;
+		*entry->stamp = now;
 		answer(mmu, address, kind, mode, entry, out);
 		return true;
 	}
@@ -243,7 +243,7 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		entry = tlb_find(p->tlb, 1, side, address);
 	if (entry && grants(mmu, entry, kind, mode)) {
 		ledger_charge(mmu->ledger, EVENT_TLB2_HIT);
-		entry->stamp = now;
+		*entry->stamp = now;
 		answer(mmu, address, kind, mode, tlb_promote(p->tlb, side, address, entry, now),
 		       out);
 		return true;

@@ -28,6 +28,7 @@ struct tlb {
 	unsigned pcid;
 	uint32_t space, global_space; /* of the current PCID; of global entries */
 	uint32_t next_space;
+	uint32_t flush_round;		 /* counts the times that spaces died */
 	uint32_t space_of[PCID_COUNT];	 /* 0: none yet */
 	uint16_t live_pcids[PCID_COUNT]; /* those that have one */
 	unsigned live_count;
@@ -87,10 +88,13 @@ static int init_bank(struct tlb_bank *b, const struct tlb_array *a, bool is_firs
 		.is_first_level = is_first_level,
 	};
 	b->keys = calloc(entries, sizeof(*b->keys));
+	b->stamps = calloc(entries, sizeof(*b->stamps));
 	b->entries = calloc(entries, sizeof(*b->entries));
 	b->fractured = calloc(entries, 1);
-	if (!b->keys || !b->entries || !b->fractured)
+	if (!b->keys || !b->stamps || !b->entries || !b->fractured)
 		return error_set(e, -ENOMEM, "no host memory for a TLB of %u entries", entries);
+	for (unsigned i = 0; i < entries; i++)
+		b->entries[i].stamp = &b->stamps[i];
 	if (ways < HASH_ENTRIES_MIN || b->set_mask)
 		return 0;
 	while (1u << b->bucket_bits < 2 * entries)
@@ -161,6 +165,7 @@ void tlb_destroy(struct tlb *t)
 		struct tlb_banks *banks = &t->level[i / 2][i % 2];
 		for (unsigned b = 0; b < banks->count; b++) {
 			free(banks->bank[b].keys);
+			free(banks->bank[b].stamps);
 			free(banks->bank[b].entries);
 			free(banks->bank[b].fractured);
 			free(banks->bank[b].bucket);
@@ -246,18 +251,37 @@ static void drop(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side, unsig
 	if (b->bucket)
 		chain_remove(b, at);
 	b->keys[at] = 0;
+	b->stamps[at] = 0;
 	b->fractured[at] = 0;
 }
 
+/* Clears entries whose space died, so that the oldest stamp of a set names the victim. */
+static void sweep(struct tlb *t, struct tlb_bank *b)
+{
+	b->swept = t->flush_round;
+	for (unsigned i = 0; i < b->entry_count; i++) {
+		if (!b->keys[i] || is_live(t, b->keys[i]))
+			continue;
+		if (b->bucket)
+			chain_remove(b, i);
+		b->keys[i] = 0;
+		b->stamps[i] = 0;
+		b->fractured[i] = 0;
+	}
+}
+
 /* The first entry of the key's set that holds nothing live, else the least recently used. */
-static unsigned find_victim(const struct tlb *t, const struct tlb_bank *b, uint64_t key)
+static unsigned find_victim(struct tlb *t, struct tlb_bank *b, uint64_t key)
 {
 	unsigned first = set_first(b, key), best = first;
+	uint64_t oldest = UINT64_MAX;
+	bool is_swept = b->is_first_level || b->bucket;
+	if (is_swept && b->swept != t->flush_round)
+		sweep(t, b);
 	for (unsigned i = first; i < first + b->ways; i++) {
-		if (!is_live(t, b->keys[i]))
-			return i;
-		if (b->entries[i].stamp < b->entries[best].stamp)
-			best = i;
+		uint64_t stamp = is_swept || is_live(t, b->keys[i]) ? b->stamps[i] : 0;
+		best = stamp < oldest ? i : best;
+		oldest = stamp < oldest ? stamp : oldest;
 	}
 	return best;
 }
@@ -294,12 +318,13 @@ static struct tlb_bank *bank_for(struct tlb_banks *banks, unsigned size)
 static struct tlb_entry *place(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side,
 			       uint64_t key, const struct tlb_entry *value, uint64_t now)
 {
-	int found = find_key(b, key);
-	unsigned at = found >= 0 ? (unsigned)found : find_victim(t, b, key);
+	unsigned at = find_victim(t, b, key);
 	drop(t, b, side, at);
 	struct tlb_entry *e = &b->entries[at];
 	*e = *value;
-	e->stamp = now;
+	e->stamp = &b->stamps[at];
+	*e->stamp = now;
+	e->fast_accesses = 0;
 	memset(e->fast_used, 0, sizeof(e->fast_used));
 	b->keys[at] = key;
 	b->sizes_seen |= (uint8_t)(1u << (key >> KEY_SIZE_SHIFT & 3));
@@ -361,10 +386,12 @@ struct tlb_entry *tlb_promote(struct tlb *t, enum tlb_side_id side, gva_t addres
 
 static void set_live(struct tlb *t, uint32_t space, bool on)
 {
-	if (on)
+	if (on) {
 		t->live[space / 64] |= BIT(space % 64);
-	else
+	} else {
 		t->live[space / 64] &= ~BIT(space % 64);
+		t->flush_round++;
+	}
 }
 
 /* Everything goes, and the space numbers start anew. */
@@ -375,6 +402,7 @@ static void start_over(struct tlb *t)
 		for (unsigned n = 0; n < banks->count; n++) {
 			struct tlb_bank *b = &banks->bank[n];
 			memset(b->keys, 0, b->entry_count * sizeof(*b->keys));
+			memset(b->stamps, 0, b->entry_count * sizeof(*b->stamps));
 			memset(b->fractured, 0, b->entry_count);
 			b->has_fractured = false;
 			b->sizes_seen = 0;

@@ -26,15 +26,16 @@
 #define TLB_FAST_WORDS ((MMU_FAST_COUNT + 63) / 64)
 
 struct tlb_entry {
-	uint64_t stamp;
-	uint64_t frame; /* guest-physical address of the page */
-	uint8_t *host;	/* of the page; NULL as in struct translation */
+	uint64_t *stamp; /* recency: the use clock at the last use; 0 while the entry is empty */
+	uint64_t frame;	 /* guest-physical address of the page */
+	uint8_t *host;	 /* of the page; NULL as in struct translation */
 	uint8_t page_shift;
 	uint8_t guest_shift;
 	uint8_t flags; /* WALK_* */
-	/* First level only: the indexes of fast-map entries that were derived from this one, or
-	 * once were. */
-	uint64_t fast_used[TLB_FAST_WORDS];
+	/* First level only: where the fast map has, or once had, entries that were derived from
+	 * this one. */
+	uint16_t fast_accesses;		    /* bit WALK_ACCESS(mode, kind) */
+	uint64_t fast_used[TLB_FAST_WORDS]; /* by index */
 };
 
 struct tlb_bank {
@@ -43,7 +44,9 @@ struct tlb_bank {
 	uint8_t sizes_seen; /* TLB_* it was given since it was last emptied */
 	bool has_fractured; /* some entry is smaller than the guest's page */
 	bool is_first_level;
+	uint32_t swept; /* the round of flushes that its dead entries were last cleared after */
 	uint64_t *keys; /* 0: empty */
+	uint64_t *stamps;
 	struct tlb_entry *entries;
 	uint8_t *fractured;
 	/* Fully associative banks with many entries: chains by hash of the key; NULL otherwise. */
@@ -71,7 +74,8 @@ void tlb_destroy(struct tlb *t);
 /* NULL on a miss. Does not count as a use: the caller stores the stamp. */
 struct tlb_entry *tlb_find(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address);
 
-/* Puts a translation of the page at `address` into a level for the current space, or the global one
+/* The caller looked `address` up in the level before, and missed.
+ * Puts a translation of the page at `address` into a level for the current space, or the global one
  * if its flags have WALK_G. The first level breaks a page that it has no array for into smaller
  * ones; the second leaves it out (NULL). */
 struct tlb_entry *tlb_insert(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address,

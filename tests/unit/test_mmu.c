@@ -330,6 +330,28 @@ static void a_clean_page_walks_again_for_its_first_write(void **state)
 	world_close(&w);
 }
 
+/* SDM 3A 4.10.4.1: a page fault takes the TLB entry of its address with it. */
+static void a_fault_drops_the_entry_it_met(void **state)
+{
+	struct tlb_geometry g = geometry_intel();
+	struct world w;
+	struct mmu_page page;
+	struct page_fault fault;
+	uint64_t next = 0x380000;
+	world_open(&w);
+	flat_tables(&w, WORLD_4LEVEL, 4);
+	world_map(&w, 0x1000, 0x1001000, 12, PTE_P | PTE_U, &next);
+	struct mmu *mmu = open_mmu(&w, "native", &g);
+	must_read(mmu, 0x1000, 0x1001000);
+	world_map(&w, 0x1000, 0x1005000, 12, PTE_P | PTE_U, &next);
+	must_read(mmu, 0x1000, 0x1001000); /* not invalidated yet */
+	assert_false(access_page(mmu, 0x1000, ACCESS_WRITE, MMU_USER, &page, &fault));
+	assert_int_equal(fault.error_code, PF_P | PF_W | PF_U);
+	must_read(mmu, 0x1000, 0x1005000);
+	mmu_destroy(mmu);
+	world_close(&w);
+}
+
 static void watched_pages_are_not_written_fast(void **state)
 {
 	struct tlb_geometry g = geometry_intel();
@@ -501,6 +523,7 @@ int main(void)
 		cmocka_unit_test(shadow_charges_its_exits),
 		cmocka_unit_test(nested_violates_once_a_page),
 		cmocka_unit_test(a_clean_page_walks_again_for_its_first_write),
+		cmocka_unit_test(a_fault_drops_the_entry_it_met),
 		cmocka_unit_test(watched_pages_are_not_written_fast),
 		cmocka_unit_test(without_paging_addresses_are_physical),
 		cmocka_unit_test(peeking_changes_nothing),

@@ -55,7 +55,7 @@ static void the_least_recently_used_of_a_set_goes(void **state)
 		put(t, 0, (i * 16 + 5) << 12, 12, 0, i + 1);
 	put(t, 0, 6 << 12, 12, 0, 5); /* another set */
 	struct tlb_entry *first = tlb_find(t, 0, TLB_DATA, gva(5 << 12));
-	first->stamp = 6; /* used again */
+	*first->stamp = 6; /* used again */
 	put(t, 0, (4 * 16 + 5) << 12, 12, 0, 7);
 	assert_int_equal(d.count, 1);
 	assert_true(has(t, 0, 5 << 12));
@@ -84,7 +84,7 @@ static void full_associativity_is_true_lru(void **state)
 			i++;
 		assert_int_equal(e != NULL, i < count);
 		if (e)
-			e->stamp = now;
+			*e->stamp = now;
 		else
 			put(t, 0, p << 12, 12, 0, now);
 		if (i == count)
@@ -92,6 +92,25 @@ static void full_associativity_is_true_lru(void **state)
 		memmove(&list[1], &list[0], i * sizeof(list[0]));
 		list[0] = p;
 	}
+	tlb_destroy(t);
+}
+
+static void flushed_entries_go_before_live_ones(void **state)
+{
+#ifdef GNOMON_HARD
+	skip();
+#endif
+	struct dropped d = {0};
+	struct tlb *t = open_tlb(geometry_intel(), &d);
+	put(t, 0, 5 << 12, 12, 0, 1); /* the oldest, and alive */
+	tlb_set_pcid(t, 1);
+	for (uint64_t i = 1; i < 4; i++)
+		put(t, 0, (i * 16 + 5) << 12, 12, 0, i + 1);
+	tlb_flush_pcid(t, 1);
+	for (uint64_t i = 1; i < 4; i++)
+		put(t, 0, (i * 16 + 5) << 12, 12, 0, i + 10);
+	tlb_set_pcid(t, 0);
+	assert_true(has(t, 0, 5 << 12));
 	tlb_destroy(t);
 }
 
@@ -225,6 +244,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_least_recently_used_of_a_set_goes),
 		cmocka_unit_test(full_associativity_is_true_lru),
+		cmocka_unit_test(flushed_entries_go_before_live_ones),
 		cmocka_unit_test(each_size_finds_its_array_or_is_broken),
 		cmocka_unit_test(spaces_keep_pcids_apart_and_share_globals),
 		cmocka_unit_test(invalidation_takes_every_size_and_level),
