@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "paging/mmu_private.h"
 
@@ -30,6 +31,7 @@ struct verify {
 	unsigned bits;
 	uint64_t used_count; /* live, or dead since the last growth */
 	uint32_t round;
+	bool has_forgotten;
 };
 
 #define RECORD_BITS_FIRST 12
@@ -76,25 +78,30 @@ static void put(struct verify *v, struct record new)
 	v->used_count++;
 }
 
-/* Keeps the table at most half full; without memory for that the record is dropped with all the
- * others. */
+/* Keeps the table at most half full: throws dead records away, and grows when many live. Without
+ * memory for that all are forgotten, and until the next flush the verifier cannot call an old
+ * answer wrong. */
 static void make_room(struct verify *v)
 {
-	if (v->used_count * 2 < 1ull << v->bits)
+	uint64_t count = 1ull << v->bits, live_count = 0;
+	if (v->used_count * 2 < count)
 		return;
-	struct verify bigger = {.bits = v->bits + 1, .round = v->round};
-	bigger.records = calloc(1ull << bigger.bits, sizeof(*bigger.records));
-	if (!bigger.records) {
-		for (uint64_t i = 0; i < 1ull << v->bits; i++)
-			v->records[i].round = 0;
+	for (uint64_t i = 0; i < count; i++)
+		live_count += v->records[i].round == v->round;
+	struct verify new = {.bits = v->bits + (live_count * 4 > count), .round = v->round};
+	new.records = calloc(1ull << new.bits, sizeof(*new.records));
+	if (!new.records) {
+		memset(v->records, 0, count * sizeof(*v->records));
 		v->used_count = 0;
+		v->has_forgotten = true;
 		return;
 	}
-	for (uint64_t i = 0; i < 1ull << v->bits; i++)
+	for (uint64_t i = 0; i < count; i++)
 		if (v->records[i].round == v->round)
-			put(&bigger, v->records[i]);
+			put(&new, v->records[i]);
+	new.has_forgotten = v->has_forgotten;
 	free(v->records);
-	*v = bigger;
+	*v = new;
 }
 
 void verify_invalidate(struct verify *v, gva_t address)
@@ -112,8 +119,10 @@ void verify_invalidate(struct verify *v, gva_t address)
 
 void verify_flush(struct verify *v)
 {
-	if (v)
-		v->round++;
+	if (!v)
+		return;
+	v->round++;
+	v->has_forgotten = false;
 }
 
 void verify_begin(const struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
@@ -222,7 +231,7 @@ static bool was_legal(const struct mmu *mmu, gva_t address, enum access_kind kin
 					       mode))
 				return true;
 	}
-	return false;
+	return v->has_forgotten;
 }
 
 static void describe_reference(const struct mmu *mmu, const struct walk_result *r, char *text,
