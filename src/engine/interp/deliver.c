@@ -323,6 +323,8 @@ void interp_deliver(struct interp_vcpu *c, unsigned vector, enum event_kind kind
 		.return_rip = s->rip,
 	};
 
+	if (s->activity == ACTIVITY_HALTED)
+		s->activity = ACTIVITY_RUNNING;
 	s->gpr[REG_BLOCK] = s->rip;
 	c->ops = &here;
 	c->is_alone = true; /* there is nothing to start again */
