@@ -1,5 +1,6 @@
 /*
- * The command line: the only place that prints, reads arguments and decides exit codes. One file a command.
+ * The command line: the only place that prints, reads arguments and decides exit codes. One file a
+ * command.
  */
 #pragma once
 
@@ -23,11 +24,12 @@ struct command {
 /* Ends with a NULL name. */
 extern const struct command cli_commands[];
 
-/* How `gnomon run` ends (man page, EXIT STATUS). Signals are 128 + n, isa-debug-exit is (value << 1) | 1. */
+/* How `gnomon run` ends (man page, EXIT STATUS). Signals are 128 + n, isa-debug-exit is (value <<
+ * 1) | 1. */
 enum exit_code {
-	EXIT_CODE_OK = 0,     /* power-off, --stop-at, Ctrl-A x */
-	EXIT_CODE_VMM = 1,    /* our fault or the host's; --verify found a difference */
-	EXIT_CODE_USAGE = 2,  /* what was asked for is impossible */
+	EXIT_CODE_OK = 0,    /* power-off, --stop-at, Ctrl-A x */
+	EXIT_CODE_VMM = 1,   /* our fault or the host's; --verify found a difference */
+	EXIT_CODE_USAGE = 2, /* what was asked for is impossible */
 	EXIT_CODE_PANIC = 3,
 	EXIT_CODE_TRIPLE_FAULT = 4,
 	EXIT_CODE_RESET = 5,
@@ -41,5 +43,6 @@ enum exit_code {
 bool cli_is_fancy(FILE *f);
 /* "gnomon COMMAND: error: TEXT" on standard error, and where help is; returns EXIT_CODE_USAGE. */
 int cli_usage_error(const char *command, const char *text);
-/* Prints `text` wrapped at 80 columns, every line but the first after `indent` columns; the first begins at `column`. */
+/* Prints `text` wrapped at 80 columns, every line but the first after `indent` columns; the first
+ * begins at `column`. */
 void cli_print_wrapped(FILE *f, const char *text, unsigned column, unsigned indent);

@@ -1,6 +1,7 @@
 #include "cli/nearest.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 
 #define NAME_MAX_LENGTH 40
@@ -17,7 +18,7 @@ static unsigned distance(const char *a, const char *b)
 	unsigned row[3][NAME_MAX_LENGTH + 1]; /* of i - 2, i - 1, i; taken modulo 3 */
 	size_t m = strlen(a), n = strlen(b);
 	if (m > NAME_MAX_LENGTH || n > NAME_MAX_LENGTH)
-		return NAME_MAX_LENGTH;
+		return UINT_MAX;
 	for (unsigned j = 0; j <= n; j++)
 		row[0][j] = j;
 	for (unsigned i = 1; i <= m; i++) {

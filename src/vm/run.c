@@ -258,19 +258,23 @@ static void reset(struct vm *vm)
 		vm_end_with(vm, 0, VM_END_ERROR, 0, "reset: %s", e.text);
 }
 
-static void loop(struct vm *vm, bool has_budget)
+/* With `may_return` the caller takes over when the instruction limit is reached or the machine is
+ * paused. */
+static void loop(struct vm *vm, bool may_return)
 {
 	while (vm->outcome.end == VM_END_NONE) {
 		if (vm->is_reset_wanted)
 			reset(vm);
 		else if (vm->step_vcpu >= 0)
 			step(vm);
-		else if (vm->is_paused)
-			poll_host(vm, POLLER_FOREVER);
-		else
+		else if (!vm->is_paused)
 			go(vm);
+		else if (may_return)
+			break;
+		else
+			poll_host(vm, POLLER_FOREVER);
 		check_limits(vm);
-		if (has_budget && vm_instructions(vm) >= vm->instruction_limit)
+		if (may_return && vm_instructions(vm) >= vm->instruction_limit)
 			break;
 	}
 	board_pump(vm);
@@ -286,12 +290,18 @@ static void finish(struct vm *vm, struct vm_outcome *outcome)
 			vm->observers[i].ended(vm->observers[i].opaque, &vm->outcome);
 }
 
+/* The host's time runs from the first run on. */
+static void start_timeout(struct vm *vm)
+{
+	if (vm->config.timeout_ms && vm->time_limit_ns == UINT64_MAX)
+		vm->time_limit_ns = vm_host_ns() + vm->config.timeout_ms * 1000000u;
+}
+
 void vm_run(struct vm *vm, struct vm_outcome *outcome)
 {
 	uint64_t limit = vm->config.max_instructions;
 	vm->instruction_limit = limit ? limit : UINT64_MAX;
-	if (vm->config.timeout_ms && vm->time_limit_ns == UINT64_MAX)
-		vm->time_limit_ns = vm_host_ns() + vm->config.timeout_ms * 1000000u;
+	start_timeout(vm);
 	loop(vm, false);
 	finish(vm, outcome);
 }
@@ -301,8 +311,8 @@ void vm_run_for(struct vm *vm, uint64_t instructions, struct vm_outcome *outcome
 	uint64_t done = vm_instructions(vm);
 	uint64_t limit = instructions < UINT64_MAX - done ? done + instructions : UINT64_MAX;
 	uint64_t max = vm->config.max_instructions;
-	bool is_ours = !max || limit < max;
-	vm->instruction_limit = is_ours ? limit : max;
-	loop(vm, is_ours);
+	vm->instruction_limit = max && max < limit ? max : limit;
+	start_timeout(vm);
+	loop(vm, true);
 	finish(vm, outcome);
 }

@@ -112,6 +112,21 @@ static int check_paging(const struct vm_config *c, struct error *e)
 	return 0;
 }
 
+static int check_profile(const struct vm_config *c, struct error *e)
+{
+	struct profile *p = NULL;
+	int r = profile_load(c->profile, &p, e);
+	profile_destroy(p);
+	return r ? error_prefix(e, "--profile") : 0;
+}
+
+static int check_cpu(const struct vm_config *c, struct error *e)
+{
+	struct cpu_model m;
+	int r = c->cpu ? cpu_model_parse(&m, c->cpu, e) : 0;
+	return r ? error_prefix(e, "--cpu") : 0;
+}
+
 int vm_config_check(const struct vm_config *c, struct error *e)
 {
 	if (!c->kernel)
@@ -131,7 +146,11 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 	    strcmp(c->serial[0], "none"))
 		return error_set(e, -EINVAL, "--serial: both ports would go to '%s'", c->serial[0]);
 	int r = check_memory(c, e);
-	return r ? r : check_paging(c, e);
+	if (!r)
+		r = check_paging(c, e);
+	if (!r)
+		r = check_profile(c, e);
+	return r ? r : check_cpu(c, e);
 }
 
 /* ---- building ---- */
