@@ -168,7 +168,7 @@ static void leaf_basic(const struct vcpu *v, uint32_t leaf, uint32_t subleaf, st
 	case 1: leaf_1(v, r); break;
 	case 2: r->eax = 0x00ff0301; break; /* leaf 4 has the caches */
 	case 4: leaf_4(m, subleaf, r); break;
-	case 6:
+	case 6: add_features(m, leaf, 0, r); break;
 	case 7: add_features(m, leaf, subleaf, r); break;
 	case 0xb: leaf_topology(v, subleaf, r); break;
 	case 0xd: leaf_xsave(v, subleaf, r); break;

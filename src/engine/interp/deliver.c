@@ -396,6 +396,22 @@ void interp_data_breakpoint(struct interp_vcpu *c, uint64_t linear, unsigned siz
 	}
 }
 
+void debug_port_access(struct interp_vcpu *c, unsigned port, unsigned size_bytes)
+{
+	struct vcpu_state *s = c->s;
+
+	for (unsigned n = 0; (s->cr4 & CR4_DE) && n < 4; n++) {
+		unsigned bytes = breakpoint_bytes(s->dr[7], n);
+		uint64_t first = s->dr[n] & ~(uint64_t)(bytes - 1);
+		if (breakpoint_is_enabled(s->dr[7], n) &&
+		    bits(s->dr[7], 17 + n * 4, 16 + n * 4) == 2 && port < first + bytes &&
+		    first < port + size_bytes) {
+			s->pending_db |= 1u << n;
+			c->attention |= ATTENTION_STEP;
+		}
+	}
+}
+
 bool interp_instruction_breakpoint(struct interp_vcpu *c)
 {
 	struct vcpu_state *s = c->s;

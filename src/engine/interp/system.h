@@ -234,6 +234,9 @@ void task_gate(struct interp_vcpu *c, const struct insn *i, enum task_reason rea
 void deliver_software(struct interp_vcpu *c, const struct insn *i, unsigned vector,
 		      bool checks_iopl);
 
+/* Breakpoints on ports, which CR4.DE allows. */
+void debug_port_access(struct interp_vcpu *c, unsigned port, unsigned size_bytes);
+
 /* ---- control registers (control.c) ---- */
 
 /* Loads the PAE page-directory-pointer registers from `cr3`; raises #GP(0) on reserved bits and
