@@ -43,9 +43,9 @@ static void test_parser(void **state)
 	assert_int_equal(feed(&p, "$g#6x"), GDB_DAMAGED);
 	assert_int_equal(feed(&p, "-"), GDB_RESEND);
 	assert_int_equal(feed(&p, "\3"), GDB_INTERRUPT);
-	assert_int_equal(feed(&p, "$X0,1:}\3#12"), GDB_PACKET);
-	assert_int_equal(p.length, 6 + 1);
-	assert_int_equal(p.data[6], '#');
+	assert_int_equal(feed(&p, "$X0,1:}\3#9f"), GDB_PACKET);
+	assert_int_equal(p.length, 6);
+	assert_int_equal(p.data[5], '#');
 	assert_int_equal(gdb_parse(&p, '$'), GDB_NOTHING);
 	for (unsigned i = 0; i < 3 * GDB_PACKET_BYTES; i++)
 		assert_int_equal(gdb_parse(&p, 'a'), GDB_NOTHING);
