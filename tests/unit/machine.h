@@ -199,7 +199,7 @@ static inline void machine_fill_tables(struct machine *m)
 		poke_value(m, handler(vector), 0xf4, 1);
 }
 
-static inline int machine_create(void **state)
+static inline int machine_create_with(void **state, const char *strategy)
 {
 	static const struct apic_ops apic = {
 		machine_pending,   machine_acknowledge, machine_get_tpr,   machine_set_tpr,
@@ -223,7 +223,7 @@ static inline int machine_create(void **state)
 	m->v.apic = m;
 	vcpu_reset(&m->v);
 	m->geometry.l1d = m->geometry.l1i = (struct tlb_side){.array = {array}, .array_count = 1};
-	struct mmu_config mmu = {.strategy = "native", .geometry = &m->geometry};
+	struct mmu_config mmu = {.strategy = strategy, .geometry = &m->geometry};
 	assert_int_equal(mmu_create(&m->mmu, &mmu, &m->v, m->memory, NULL), 0);
 	struct engine_config config = {
 		.memory = m->memory, .bus = &m->bus, .clock = &m->clock, .vcpu_count = 1};
@@ -232,6 +232,16 @@ static inline int machine_create(void **state)
 	machine_fill_tables(m);
 	*state = m;
 	return 0;
+}
+
+static inline int machine_create(void **state)
+{
+	return machine_create_with(state, "native");
+}
+
+static inline int machine_create_nested(void **state)
+{
+	return machine_create_with(state, "nested");
 }
 
 static inline int machine_destroy(void **state)
