@@ -73,11 +73,12 @@ static bool means_vif(struct interp_vcpu *c, const struct insn *i)
 	raise_gp0(c, i);
 }
 
+/* Interrupts are looked at between blocks and IF with them, so clearing it needs no end of the
+ * block. */
 HANDLER(op_cli)
 {
 	s->rflags &= means_vif(c, i) ? ~FLAG_VIF : ~FLAG_IF;
-	interp_mode_changed(c);
-	FINISH;
+	NEXT;
 }
 
 HANDLER(op_sti)
@@ -125,7 +126,7 @@ bool lower_flags(struct lowering *l)
 	case ZYDIS_MNEMONIC_POPF:
 	case ZYDIS_MNEMONIC_POPFD:
 	case ZYDIS_MNEMONIC_POPFQ: return lower_exec(l, op_popf, 0, true);
-	case ZYDIS_MNEMONIC_CLI: return lower_exec(l, op_cli, 0, true);
+	case ZYDIS_MNEMONIC_CLI: return lower_exec(l, op_cli, 0, false);
 	case ZYDIS_MNEMONIC_STI: return lower_exec(l, op_sti, 0, true);
 	case ZYDIS_MNEMONIC_CLAC: return lower_exec(l, op_set_ac, 0, true);
 	case ZYDIS_MNEMONIC_STAC: return lower_exec(l, op_set_ac, 1, true);

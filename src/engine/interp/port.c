@@ -75,8 +75,8 @@ HANDLER(op_in)
 {
 	unsigned port = port_operand(s, i);
 
-	check_permission(c, i, port, i->op_bytes);
 	interp_alone(c, i);
+	check_permission(c, i, port, i->op_bytes);
 	register_write(s, GPR_RAX, port_read(c, i, port, i->op_bytes), i->op_bytes);
 	FINISH;
 }
@@ -85,8 +85,8 @@ HANDLER(op_out)
 {
 	unsigned port = port_operand(s, i);
 
-	check_permission(c, i, port, i->op_bytes);
 	interp_alone(c, i);
+	check_permission(c, i, port, i->op_bytes);
 	port_write(c, i, port, i->op_bytes, s->gpr[GPR_RAX] & mask_bytes(i->op_bytes));
 	FINISH;
 }
@@ -133,8 +133,8 @@ HANDLER(op_string)
 
 	if (repeats && !(s->gpr[GPR_RCX] & mask))
 		FINISH;
-	check_permission(c, i, port, n);
 	interp_alone(c, i);
+	check_permission(c, i, port, n);
 	do {
 		if (i->sub)
 			transfer_out(c, i, port, n);
