@@ -150,6 +150,8 @@ bool lower_is_offered(const struct lowering *l)
 	const ZydisDecodedInstruction *d = l->d;
 	if (is_always_nop(d->mnemonic))
 		return true;
+	if (d->mnemonic == ZYDIS_MNEMONIC_VMCALL || d->mnemonic == ZYDIS_MNEMONIC_VMMCALL)
+		return l->model->kvm_leaves;
 	if (d->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	    d->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;

@@ -28,7 +28,7 @@ void fpu_x87_from_image(struct fpu_state *f, const struct fx_image *m, bool is_6
 	f->fsw = fpu_status(m->fsw, f->fcw);
 	f->ftw = m->ftw;
 	f->fop = m->fop & 0x7ff;
-	f->fip = is_64bit ? m->fip & FIP_MASK : (uint32_t)m->fip;
+	f->fip = is_64bit ? sign_extend(m->fip, 48) : (uint32_t)m->fip;
 	f->fdp = is_64bit ? m->fdp : (uint32_t)m->fdp;
 	f->fcs = f->fds = 0;
 	memcpy(f->st, m->st, sizeof(m->st));
@@ -58,7 +58,8 @@ HANDLER(op_fxsave)
 	m.mxcsr_mask = MXCSR_VALID;
 	for (unsigned k = 0; k < vector_count(i); k++)
 		memcpy(m.xmm[k], s->fpu.ymm[k], 16);
-	/* What is not part of the format stays as it is in memory. */
+	/* All of the area must be writable; what is not part of the format stays as it is. */
+	interp_probe_write(c, i, linear, 512);
 	interp_write_bytes(c, i, linear, &m,
 			   (unsigned)offsetof(struct fx_image, xmm) + 16 * vector_count(i));
 	NEXT;

@@ -97,19 +97,17 @@ static bool is_denormal(const uint8_t *bytes, unsigned size_bytes)
 
 /*
  * With underflow unmasked, a tiny result raises UE even if it is exact, which a masked run does not
- * show: then a result of a computation is denormal. i->sub is the width of the destination's
- * elements.
+ * show: then a result of the computation is denormal. i->sub is the width of a result's elements,
+ * i->op_bytes how many bytes of results there are.
  */
 static bool has_tiny_result(const struct insn *i, const struct vcpu_state *s,
-			    const struct saved_state *old, const struct host_stub *stub)
+			    const struct host_stub *stub)
 {
-	unsigned size_bytes = i->sub;
 	for (unsigned r = 0; r < 16; r++) {
 		if (!(stub->vector_store & 1u << r))
 			continue;
-		for (unsigned k = 0; k < 32; k += size_bytes)
-			if (memcmp(&s->fpu.ymm[r][k], &old->ymm[r][k], size_bytes) &&
-			    is_denormal(&s->fpu.ymm[r][k], size_bytes))
+		for (unsigned k = 0; k < i->op_bytes; k += i->sub)
+			if (is_denormal(&s->fpu.ymm[r][k], i->sub))
 				return true;
 	}
 	return false;
@@ -146,7 +144,7 @@ static APART void run_unmasked(struct vcpu_state *s, const struct insn *i, struc
 	stub->code(s, is_store ? copy : operand, NULL);
 	uint32_t raised = _mm_getcsr() & MXCSR_EXCEPTIONS;
 	_mm_setcsr(MXCSR_DEFAULT);
-	if (is_underflow && has_tiny_result(i, s, &old, stub))
+	if (is_underflow && has_tiny_result(i, s, stub))
 		raised |= 0x10;
 	raised = signalled(raised, unmasked);
 	s->fpu.mxcsr = guest | raised;
@@ -197,7 +195,9 @@ static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct 
 	const struct host_stub *stub = i->aux;
 	_Alignas(64) uint8_t copy[64] = {0};
 	bool is_write = stub->flags & STUB_WRITES;
-	if (is_write)
+	/* A float that is stored (VCVTPS2PH) is computed, with its exceptions, before the access.
+	 */
+	if (is_write && !(stub->flags & STUB_FLOAT))
 		interp_probe_write(c, i, linear, stub->memory_bytes);
 	if (stub->flags & STUB_READS)
 		interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
@@ -303,7 +303,7 @@ static void take_pointers(const struct fx_image *m, struct vcpu_state *s, const 
 	struct fpu_state *f = &s->fpu;
 	if (m->fip != POINTER_UNTOUCHED) {
 		bool is_ours = m->fip == (uint64_t)(uintptr_t)stub->code + stub->insn_offset;
-		f->fip = is_ours ? (s->gpr[REG_BLOCK] + i->offset) & FIP_MASK : 0;
+		f->fip = is_ours ? sign_extend(s->gpr[REG_BLOCK] + i->offset, 48) : 0;
 		f->fcs = f->fds = 0;
 	}
 	if (m->fop != OPCODE_UNTOUCHED)
@@ -334,44 +334,52 @@ static bool is_unwritten(const uint8_t *bytes, unsigned count)
 	return true;
 }
 
+/* The memory operand of an x87 or MMX instruction, before it runs. Stores are made afterwards: an
+ * unmasked exception may keep them from touching memory at all. */
+static uint64_t image_operand(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
+			      uint8_t copy[64])
+{
+	const struct host_stub *stub = i->aux;
+	bool is_write = stub->flags & STUB_WRITES;
+	uint64_t linear =
+		interp_ea(c, i, stub->memory_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
+	if (unlikely(linear & i->reg))
+		interp_raise_error(c, i, VECTOR_GP, 0);
+	if (is_write)
+		memset(copy, UNWRITTEN, 64);
+	else
+		interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
+	return linear;
+}
+
 static APART void run_image(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c)
 {
 	const struct host_stub *stub = i->aux;
-	bool is_write = stub->flags & STUB_WRITES, is_float = stub->flags & STUB_FLOAT;
-	host_check(s, i, c, stub->class, !(stub->flags & STUB_NO_WAIT));
+	bool is_write = stub->flags & STUB_WRITES, is_float_mmx = stub->flags & STUB_FLOAT;
 	if (stub->vector_load | stub->vector_store)
 		host_check(s, i, c, HOST_SSE, false);
+	host_check(s, i, c, stub->class, !(stub->flags & STUB_NO_WAIT));
 	_Alignas(64) uint8_t copy[64];
-	uint64_t linear = 0;
-	if (stub->memory_bytes) {
-		linear = interp_ea(c, i, stub->memory_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
-		if (unlikely(linear & i->reg))
-			interp_raise_error(c, i, VECTOR_GP, 0);
-		if (is_write)
-			interp_probe_write(c, i, linear, stub->memory_bytes);
-		else
-			interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
-	}
-	if (is_write)
-		memset(copy, UNWRITTEN, sizeof(copy));
+	uint64_t linear = stub->memory_bytes ? image_operand(s, i, c, copy) : 0;
 	struct fx_image image;
 	uint32_t mxcsr = MXCSR_DEFAULT;
-	if (is_float)
+	if (is_float_mmx)
 		mxcsr = ((s->fpu.mxcsr & MXCSR_VALID) | MXCSR_MASKS) & ~MXCSR_EXCEPTIONS;
 	image_fill(&image, &s->fpu, stub->vector_load | stub->vector_store, mxcsr);
-	/* FNSTSW AX and FCOMI write general registers, but never together with MXCSR. */
+	/* What writes general registers or flags neither stores to memory nor computes under MXCSR:
+	 * it cannot fault any more. */
 	stub->code(s, copy, &image);
-	if (is_float) {
+	if (is_float_mmx) {
 		_mm_setcsr(MXCSR_DEFAULT);
 		if (settle_mxcsr(&image, s))
 			interp_raise(c, i, s->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
 	}
-	take_pointers(&image, s, i, c);
-	image_take(&image, &s->fpu, stub->vector_store);
 	bool is_lost = (image.fsw & FSW_ES) && !(stub->flags & STUB_NO_WAIT) &&
 		       is_unwritten(copy, stub->memory_bytes);
 	if (is_write && !is_lost)
 		interp_write_bytes(c, i, linear, copy, stub->memory_bytes);
+	take_pointers(&image, s, i, c);
+	image_take(&image, &s->fpu, stub->vector_store);
 }
 
 HANDLER(op_image)
@@ -440,8 +448,7 @@ static bool names_mmx(const struct lowering *l)
 		if (l->operands[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    ZydisRegisterGetClass(l->operands[k].reg.value) == ZYDIS_REGCLASS_MMX)
 			return true;
-	/* From memory this one, too, leaves the x87 registers as MMX has them. */
-	return l->d->mnemonic == ZYDIS_MNEMONIC_CVTPI2PS;
+	return false;
 }
 
 static enum host_class classify(const struct lowering *l)
@@ -486,22 +493,13 @@ static bool starts_with_any(const char *name, const char *const *prefixes)
 	return false;
 }
 
-/* Float operands, and more than moved or combined bit by bit. */
+/* Does it compute under MXCSR. By name: the decoder's element types are not reliable (ROUNDSS). */
 static bool is_float(const struct lowering *l)
 {
-	static const char *const moves[] = {"mov",     "and",	"or",	 "xor",	  "unpck",
-					    "shuf",    "blend", "perm",	 "broad", "insert",
-					    "extract", "test",	"lddqu", NULL};
-	if (starts_with_any(ZydisMnemonicGetString(l->d->mnemonic), moves))
-		return false;
-	for (unsigned k = 0; k < l->d->operand_count; k++)
-		switch (l->operands[k].element_type) {
-		case ZYDIS_ELEMENT_TYPE_FLOAT16:
-		case ZYDIS_ELEMENT_TYPE_FLOAT32:
-		case ZYDIS_ELEMENT_TYPE_FLOAT64: return true;
-		default: break;
-		}
-	return false;
+	static const char *const names[] = {"add",  "sub",  "mul", "div", "sqrt", "rsqrt", "rcp",
+					    "min",  "max",  "cmp", "com", "ucom", "cvt",   "round",
+					    "hadd", "hsub", "dp",  "fm",  "fnm",  NULL};
+	return starts_with_any(ZydisMnemonicGetString(l->d->mnemonic), names);
 }
 
 static bool is_arithmetic(const struct lowering *l)
@@ -538,6 +536,9 @@ static uint8_t alignment_mask(const struct lowering *l, enum host_class class, u
 static bool waits(ZydisMnemonic m)
 {
 	switch (m) {
+	case ZYDIS_MNEMONIC_FDISI8087_NOP:
+	case ZYDIS_MNEMONIC_FENI8087_NOP:
+	case ZYDIS_MNEMONIC_FSETPM287_NOP:
 	case ZYDIS_MNEMONIC_FNCLEX:
 	case ZYDIS_MNEMONIC_FNINIT:
 	case ZYDIS_MNEMONIC_FNSTCW:
@@ -555,10 +556,14 @@ static int find_memory(const struct lowering *l)
 	return -1;
 }
 
-static uint8_t destination_width(const struct lowering *l)
+/* The results of a float instruction, for has_tiny_result(). */
+static void describe_results(struct lowering *l, const struct host_stub *stub)
 {
-	unsigned bits = l->operands[0].element_size;
-	return bits == 64 ? 8 : 4;
+	const char *name = ZydisMnemonicGetString(l->d->mnemonic);
+	size_t length = strlen(name);
+	bool is_double = name[length - 1] == 'd', is_scalar = name[length - 2] == 's';
+	l->out->sub = is_double ? 8 : 4;
+	l->out->op_bytes = is_scalar ? l->out->sub : stub->is_vex ? stub->vector_bytes : 16;
 }
 
 static void shape_operand(const struct lowering *l, int memory, struct host_shape *shape)
@@ -590,7 +595,8 @@ static void choose_handler(struct lowering *l, const struct host_stub *stub)
 	out->aux = stub;
 	out->imm = (uint64_t)(uintptr_t)stub->code;
 	out->rm = stub->memory_bytes;
-	out->sub = destination_width(l);
+	if (stub->flags & STUB_ARITHMETIC)
+		describe_results(l, stub);
 	if (stub->class == HOST_X87 || stub->class == HOST_MMX) {
 		out->exec = op_image;
 		return;

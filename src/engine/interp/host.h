@@ -120,7 +120,6 @@ struct fx_image {
 #define FSW_B 0x8000u
 #define FSW_TOP_SHIFT 11
 #define FCW_DEFAULT 0x37fu
-#define FIP_MASK 0xffffffffffffull /* what the register holds */
 
 /* A control word as the register holds it, and the status word with its summary bits for it. */
 static inline uint16_t fpu_control(uint16_t fcw)

@@ -1,0 +1,90 @@
+/*
+ * Random-instruction differential test: each instruction is executed once by the host's processor
+ * and once by the engine, from the same state at the same addresses, and everything that a program
+ * could see afterwards is compared.
+ *
+ * generate.c makes an instruction and a state in which it is interesting; native.c runs it on the
+ * host (a signal frame carries the state in, another carries it out); guest.c runs it in user mode
+ * of a 64-bit guest; main.c compares and counts.
+ *
+ * Both sides have the same addresses: code at CODE, then the sandbox at DATA with an unmapped page
+ * on either side and one read-only page at its end. Everything else a test could touch by mistake
+ * is kept away by the generator, which knows each address before the instruction runs.
+ */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "base/bits.h"
+#include "x86/arch.h"
+
+#define CODE 0x10000000ull
+#define CODE_PAGES 2
+#define DATA 0x20000000ull /* first byte that is mapped; the page before is not */
+#define DATA_PAGES 4	   /* writable */
+#define DATA_READONLY (DATA + DATA_PAGES * PAGE_SIZE_BYTES)
+#define DATA_END (DATA_READONLY + PAGE_SIZE_BYTES) /* the page from here is not mapped */
+#define DATA_BYTES ((DATA_PAGES + 1) * PAGE_SIZE_BYTES)
+
+#define NO_FAULT 3 /* the instruction ended at the INT3 behind it */
+
+struct x87_image {
+	uint16_t fcw, fsw;
+	uint8_t ftw, zero;
+	uint16_t fop;
+	uint64_t fip, fdp;
+	uint8_t st[8][16];
+};
+
+struct test_state {
+	uint64_t gpr[16];
+	uint64_t rip;
+	uint64_t rflags;
+	uint8_t ymm[16][32];
+	struct x87_image x87;
+	uint32_t mxcsr;
+	/* Outcome only. */
+	unsigned vector;
+	uint32_t error;
+	uint64_t address; /* #PF */
+};
+
+struct test_case {
+	uint8_t bytes[16]; /* the instruction; INT3 follows */
+	unsigned length;
+	ZydisDecodedInstruction d;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+	struct test_state start;
+};
+
+struct generator;
+
+/* What may be generated. */
+struct generator_options {
+	uint64_t seed;
+	const char *group; /* NULL: all */
+	const char *only;  /* a mnemonic; NULL: all */
+};
+
+struct generator *generator_create(const struct generator_options *options);
+void generator_destroy(struct generator *g);
+/* The next case. `data` (DATA_BYTES) is the sandbox's present contents; the generator may change it
+ * to fit. False: nothing in the group. */
+bool generate(struct generator *g, struct test_case *t, uint8_t *data);
+const char *const *generator_groups(void);
+uint64_t generator_random(struct generator *g);
+/* A hash of mnemonic, kinds and sizes of operands, and prefixes with a meaning. */
+uint64_t test_shape(const struct test_case *t);
+
+/* The host. `data` and `code` point to the real mappings at DATA and CODE. */
+int native_open(uint8_t **code, uint8_t **data);
+int native_seal(void); /* from now on the read-only page is */
+void native_run(const struct test_state *start, struct test_state *out);
+
+/* The engine. Contents of memory are copied in and out by address in guest-physical memory. */
+struct guest;
+int guest_create(struct guest **out, const char *cpu);
+void guest_destroy(struct guest *guest);
+uint8_t *guest_data(struct guest *guest); /* DATA_BYTES */
+void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes, unsigned count);
+void guest_run(struct guest *guest, const struct test_state *start, struct test_state *out);
