@@ -7,8 +7,9 @@ static void overview(void)
 {
 	bool is_fancy = cli_is_fancy(stdout);
 	printf("usage: gnomon COMMAND [OPTION]...\n\n"
-	       "A virtual machine monitor that runs unmodified x86-64 guests on any Linux machine, without\n"
-	       "hardware support, and tells to the cycle what virtualization costs them.\n\n"
+	       "A virtual machine monitor that runs unmodified x86-64 guests on any Linux\n"
+	       "machine, without hardware support, and tells to the cycle what virtualization\n"
+	       "costs them.\n\n"
 	       "%sCommands%s\n",
 	       is_fancy ? "\033[1m" : "", is_fancy ? "\033[0m" : "");
 	for (const struct command *c = cli_commands; c->name; c++)

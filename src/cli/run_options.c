@@ -163,25 +163,29 @@ static const struct option_row rows[] = {
 	{"append", "-append", "TEXT", "kernel command line [" VM_DEFAULT_APPEND "]", NULL,
 	 OPTION_TEXT, FIELD(vm.append)},
 	{"kernel-format", NULL, "FORMAT",
-	 "auto, bzimage (payload unpacked on the host), bzimage-stub (it unpacks itself), vmlinux, pvh, multiboot, raw [auto]",
+	 "auto, bzimage (payload unpacked on the host), bzimage-stub (it unpacks itself), "
+	 "vmlinux, pvh, multiboot, raw [auto]",
 	 NULL, OPTION_CUSTOM, .set = set_format},
 
 	{"memory", "-m", "SIZE", "512M, 2G; a plain number is MiB [512M]", "The machine",
 	 OPTION_CUSTOM, .set = set_memory},
 	{"cpus", "-smp", "N", "processors [1]", NULL, OPTION_CUSTOM, .set = set_cpus},
 	{"cpu", "-cpu", "MODEL",
-	 "x86-64, x86-64-v2, x86-64-v3 or max, and single features: x86-64-v3,+aes,-avx2 [x86-64-v3 if this host can, else v2]",
+	 "x86-64, x86-64-v2, x86-64-v3 or max, and single features: x86-64-v3,+aes,-avx2 "
+	 "[x86-64-v3 if this host can, else v2]",
 	 NULL, OPTION_TEXT, FIELD(vm.cpu)},
 	{"kvmclock", NULL, "on|off",
 	 "KVM's CPUID leaves and clock; off shows the guest bare hardware [on]", NULL,
 	 OPTION_ON_OFF, FIELD(vm.kvm_leaves)},
 	{"rtc", "-rtc", "DATE",
-	 "what the clock shows at power-on: 2024-05-31T12:30:00, seconds, now [virtual time: 2000-01-01; real time: now]",
+	 "what the clock shows at power-on: 2024-05-31T12:30:00, seconds, now "
+	 "[virtual time: 2000-01-01; real time: now]",
 	 NULL, OPTION_CUSTOM, .set = set_rtc},
 	{"seed", NULL, "N", "of the guest's RDRAND and RDSEED [1]", NULL, OPTION_NUMBER,
 	 FIELD(vm.seed), .max = UINT64_MAX},
 	{"serial", "-serial", "WHERE",
-	 "stdio, file:PATH, pty, unix:PATH[,server], null; once for COM1, again for COM2 [stdio, null]",
+	 "stdio, file:PATH, pty, unix:PATH[,server], null; once for COM1, again for COM2 "
+	 "[stdio, null]",
 	 NULL, OPTION_CUSTOM, .set = set_serial},
 	{"nographic", "-nographic", NULL, "there is no other way; accepted for QEMU's sake", NULL,
 	 OPTION_CUSTOM, .set = set_nographic},
@@ -189,7 +193,8 @@ static const struct option_row rows[] = {
 	{"engine", NULL, "NAME", "how instructions are executed: interp [interp]",
 	 "Execution and time", OPTION_TEXT, FIELD(vm.engine)},
 	{"clock", NULL, "KIND",
-	 "virtual: an instruction is a cycle, idle time is skipped, runs repeat exactly; real: the host's [virtual]",
+	 "virtual: an instruction is a cycle, idle time is skipped, runs repeat exactly; "
+	 "real: the host's [virtual]",
 	 NULL, OPTION_CHOICE, FIELD(vm.clock), .choices = clock_names},
 	{"max-instructions", NULL, "N", "end after so many, exit code 124", NULL, OPTION_NUMBER,
 	 FIELD(vm.max_instructions), .min = 1, .max = UINT64_MAX},
@@ -219,7 +224,8 @@ static const struct option_row rows[] = {
 	{"intercept-rdtsc", NULL, NULL, "RDTSC exits, too", NULL, OPTION_SWITCH,
 	 FIELD(vm.intercept_rdtsc)},
 	{"profile", NULL, "NAME",
-	 "the processor whose TLBs and prices are taken: k10-2350, skylake-sp, or a file (gnomon profile) [skylake-sp]",
+	 "the processor whose TLBs and prices are taken: k10-2350, skylake-sp, or a file "
+	 "(gnomon profile) [skylake-sp]",
 	 NULL, OPTION_TEXT, FIELD(vm.profile)},
 	{"report", NULL, "[FILE]", "print the bill at the end, and at each SIGUSR1", NULL,
 	 OPTION_CUSTOM, .set = set_report},
@@ -292,20 +298,23 @@ int run_options_parse(struct run_options *o, int argc, char **argv, struct error
 static const char head[] =
 	"usage: gnomon run --kernel FILE [OPTION]...\n"
 	"\n"
-	"Boots an unmodified x86-64 guest without hardware support and prices its virtualization.\n"
+	"Boots an unmodified x86-64 guest without hardware support and prices its\n"
+	"virtualization.\n"
 	"\n"
 	"  gnomon run --kernel vmlinuz --initrd initramfs.cpio --append \"console=ttyS0 quiet\"\n"
 	"  gnomon run --kernel vmlinuz --initrd rd.cpio --paging shadow --report\n"
 	"  gnomon run -kernel test.elf -m 64M -nographic -no-reboot --timeout 60\n"
-	"  gnomon run --kernel vmlinux --gdb 1234 --paused     (then: gdb vmlinux -ex 'target remote :1234')\n"
+	"  gnomon run --kernel vmlinux --gdb 1234 --paused\n"
+	"      and then: gdb vmlinux -ex 'target remote :1234'\n"
 	"\n"
-	"QEMU's short spellings are understood where they mean the same. On the terminal Ctrl-A x ends,\n"
-	"Ctrl-A c changes to the monitor and back, Ctrl-A h says more.\n";
+	"QEMU's short spellings are understood where they mean the same. On the terminal\n"
+	"Ctrl-A x ends, Ctrl-A c changes to the monitor and back, Ctrl-A h says more.\n";
 
 static const char foot[] =
-	"\nExit code: 0 power-off (or --stop-at, Ctrl-A x), 1 our fault or the host's, 2 impossible options,\n"
-	"3 kernel panic, 4 triple fault, 5 reset with --no-reboot, 6 halted forever, 7 --unhandled=stop,\n"
-	"124 --timeout or --max-instructions, 128+n signal n; isa-debug-exit gives (value << 1) | 1.\n"
+	"\nExit code: 0 power-off (or --stop-at, Ctrl-A x), 1 our fault or the host's,\n"
+	"2 impossible options, 3 kernel panic, 4 triple fault, 5 reset with --no-reboot,\n"
+	"6 halted forever, 7 --unhandled=stop, 124 --timeout or --max-instructions,\n"
+	"128+n signal n; isa-debug-exit gives (value << 1) | 1.\n"
 	"More in gnomon(1).\n";
 
 void run_options_help(FILE *f)

@@ -184,9 +184,7 @@ static void examine(struct monitor *m, const char *rest, bool is_physical)
 {
 	struct examine x = {.m = m, .is_physical = is_physical};
 	if (!parse_format(&x, &rest)) {
-		monitor_print(
-			m,
-			"the format is count, then x d u o c s or i, then b h w or g: x/4xw $rsp\n");
+		monitor_print(m, "the format is count, x d u o c s or i, b h w or g: x/4xw $rsp\n");
 		return;
 	}
 	if (!monitor_address(m, rest, &x.address, NULL))

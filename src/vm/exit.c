@@ -115,10 +115,10 @@ static void end_by_fault_of(struct vm *vm, unsigned i, const struct vm_exit *exi
 		vm_end_with(vm, i, VM_END_UNHANDLED, 0, "--unhandled=stop: %s (vcpu %u, rip %llx)",
 			    text, i, rip);
 	else if (exit->reason == EXIT_DIFFERENCE)
-		vm_end_with(
-			vm, i, VM_END_DIFFERENCE, 0,
-			"--verify: the strategy differs from the reference walk (vcpu %u, rip %llx)\n%s",
-			i, rip, text);
+		vm_end_with(vm, i, VM_END_DIFFERENCE, 0,
+			    "--verify: the strategy differs from the reference walk "
+			    "(vcpu %u, rip %llx)\n%s",
+			    i, rip, text);
 	else
 		vm_end_with(vm, i, VM_END_ERROR, 0, "internal error: %s (vcpu %u, rip %llx)", text,
 			    i, rip);

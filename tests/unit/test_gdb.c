@@ -322,7 +322,8 @@ static void test_real_gdb(void **state)
 		command, sizeof(command),
 		"gdb -nx -batch -ex 'set confirm off' -ex 'target remote 127.0.0.1:%u' -ex 'stepi' "
 		"-ex 'printf \"at %%lx\\n\", $rip' -ex 'break *0x7c08' -ex 'continue' "
-		"-ex 'printf \"ax %%lx\\n\", $rax' -ex 'x/4xb 0x7c00' -ex 'delete' -ex 'info threads' "
+		"-ex 'printf \"ax %%lx\\n\", $rax' -ex 'x/4xb 0x7c00' -ex 'delete' "
+		"-ex 'info threads' "
 		"-ex 'monitor info cpus' -ex 'continue' 2>&1",
 		gdb_port(s->gdb));
 	FILE *gdb = popen(command, "r");
