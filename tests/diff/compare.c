@@ -112,6 +112,7 @@ static bool is_long_access(const struct test_case *t)
 	case ZYDIS_MNEMONIC_VMASKMOVPD:
 	case ZYDIS_MNEMONIC_VPMASKMOVD:
 	case ZYDIS_MNEMONIC_VPMASKMOVQ: return true;
+	case ZYDIS_MNEMONIC_FSTP: return t->operands[0].size == 80;
 	default: return is_gather(t);
 	}
 }

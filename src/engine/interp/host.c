@@ -90,9 +90,19 @@ static bool is_denormal(const uint8_t *bytes, unsigned size_bytes)
 {
 	uint64_t v = 0;
 	memcpy(&v, bytes, size_bytes);
-	unsigned fraction_bits = size_bytes == 8 ? 52 : 23;
-	uint64_t exponent = v >> fraction_bits & (size_bytes == 8 ? 0x7ff : 0xff);
+	unsigned fraction_bits = size_bytes == 8 ? 52 : size_bytes == 4 ? 23 : 10;
+	uint64_t exponent = v >> fraction_bits & (size_bytes == 8   ? 0x7ff
+						  : size_bytes == 4 ? 0xff
+								    : 0x1f);
 	return !exponent && (v & ((1ull << fraction_bits) - 1));
+}
+
+static bool has_denormal(const uint8_t *bytes, const struct insn *i)
+{
+	for (unsigned k = 0; k < i->op_bytes; k += i->sub)
+		if (is_denormal(bytes + k, i->sub))
+			return true;
+	return false;
 }
 
 /*
@@ -101,15 +111,13 @@ static bool is_denormal(const uint8_t *bytes, unsigned size_bytes)
  * i->op_bytes how many bytes of results there are.
  */
 static bool has_tiny_result(const struct insn *i, const struct vcpu_state *s,
-			    const struct host_stub *stub)
+			    const struct host_stub *stub, const uint8_t *stored)
 {
-	for (unsigned r = 0; r < 16; r++) {
-		if (!(stub->vector_store & 1u << r))
-			continue;
-		for (unsigned k = 0; k < i->op_bytes; k += i->sub)
-			if (is_denormal(&s->fpu.ymm[r][k], i->sub))
-				return true;
-	}
+	if (stub->flags & STUB_WRITES)
+		return has_denormal(stored, i);
+	for (unsigned r = 0; r < 16; r++)
+		if ((stub->vector_store & 1u << r) && has_denormal(s->fpu.ymm[r], i))
+			return true;
 	return false;
 }
 
@@ -144,7 +152,7 @@ static APART void run_unmasked(struct vcpu_state *s, const struct insn *i, struc
 	stub->code(s, is_store ? copy : operand, NULL);
 	uint32_t raised = _mm_getcsr() & MXCSR_EXCEPTIONS;
 	_mm_setcsr(MXCSR_DEFAULT);
-	if (is_underflow && has_tiny_result(i, s, stub))
+	if (is_underflow && has_tiny_result(i, s, stub, copy))
 		raised |= 0x10;
 	raised = signalled(raised, unmasked);
 	s->fpu.mxcsr = guest | raised;
@@ -564,6 +572,10 @@ static void describe_results(struct lowering *l, const struct host_stub *stub)
 	bool is_double = name[length - 1] == 'd', is_scalar = name[length - 2] == 's';
 	l->out->sub = is_double ? 8 : 4;
 	l->out->op_bytes = is_scalar ? l->out->sub : stub->is_vex ? stub->vector_bytes : 16;
+	if (l->d->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH) {
+		l->out->sub = 2;
+		l->out->op_bytes = stub->vector_bytes / 2;
+	}
 }
 
 static void shape_operand(const struct lowering *l, int memory, struct host_shape *shape)

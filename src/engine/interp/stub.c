@@ -23,8 +23,9 @@
 #else
 #define STUB_COUNT_MAX 65536u
 #endif
-#define STUB_BYTES_MAX 224u /* the longest: three registers each way, flags, image, callee-saved \
-			     */
+#define STUB_BYTES_MAX                                                            \
+	224u /* the longest: three registers each way, flags, image, callee-saved \
+	      */
 #define STUB_AREA_BYTES (STUB_COUNT_MAX * 128u)
 #define STUB_BUCKETS 4096u
 
