@@ -49,7 +49,7 @@ static bool register_value(const struct vcpu *v, const char *name, size_t length
 		uint64_t value;
 	} others[] = {
 		{"rip", s->rip},
-		{"pc", s->rip},
+		{"pc", (vcpu_is_64bit(v) ? 0 : s->seg[SEG_CS].base) + s->rip},
 		{"sp", s->gpr[GPR_RSP]},
 		{"cr2", s->cr2},
 		{"cr3", s->cr3},
