@@ -18,7 +18,7 @@ def main():
         data = path.read_bytes() + b"\0"
         out.append(f"static const char text_{number}[] = {{")
         for at in range(0, len(data), PER_LINE):
-            out.append("\t" + ", ".join(str(b) for b in data[at : at + PER_LINE]) + ",")
+            out.append("\t" + ", ".join(str(b if b < 128 else b - 256) for b in data[at : at + PER_LINE]) + ",")
         out.append("};\n")
     out.append("const struct builtin_profile builtin_profiles[] = {")
     for number, path in enumerate(files):
