@@ -102,6 +102,14 @@ static bool is_long_access(const struct test_case *t)
 	case ZYDIS_MNEMONIC_FRSTOR:
 	case ZYDIS_MNEMONIC_FNSTENV:
 	case ZYDIS_MNEMONIC_FLDENV:
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64:
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64:
 	case ZYDIS_MNEMONIC_FBSTP:
 	case ZYDIS_MNEMONIC_FBLD:
 	case ZYDIS_MNEMONIC_MOVBE:
@@ -137,6 +145,15 @@ static bool is_optional_fault(const struct test_case *t)
 	}
 }
 
+/* A bad header and an unmapped page at once: either is right. */
+static bool is_either_fault(const struct test_case *t, const struct test_state *host,
+			    const struct test_state *guest)
+{
+	return (t->d.mnemonic == ZYDIS_MNEMONIC_XRSTOR ||
+		t->d.mnemonic == ZYDIS_MNEMONIC_XRSTOR64) &&
+	       host->vector + guest->vector == 13 + 14 && host->rip == guest->rip;
+}
+
 static const char *const gpr_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					  "r8",	 "r9",	"r10", "r11", "r12", "r13", "r14", "r15"};
 
@@ -162,8 +179,10 @@ static void compare_end(struct report *r, const struct test_case *t, const struc
 static void compare_general(struct report *r, const struct test_case *t,
 			    const struct test_state *host, const struct test_state *guest)
 {
+	/* Outside 64-bit mode the upper halves are undefined. */
+	uint64_t width = t->mode == 64 ? ~0ull : 0xffffffff;
 	for (unsigned k = 0; k < 16; k++)
-		if (host->gpr[k] != guest->gpr[k] && !is_destination_undefined(t))
+		if (((host->gpr[k] ^ guest->gpr[k]) & width) && !is_destination_undefined(t))
 			differ(r, "  %s: host %016llx, guest %016llx, before %016llx\n",
 			       gpr_names[k], (unsigned long long)host->gpr[k],
 			       (unsigned long long)guest->gpr[k],
@@ -244,6 +263,8 @@ unsigned compare(const struct test_case *t, const struct test_state *host,
 		 const uint8_t *guest_data, char *text, size_t text_bytes)
 {
 	struct report r = {.text = text, .size = text_bytes};
+	if (is_either_fault(t, host, guest))
+		return 0;
 	if (is_optional_fault(t) && host->vector == 14 && guest->vector == NO_FAULT)
 		return 0;
 	compare_end(&r, t, host, guest);

@@ -52,6 +52,7 @@ struct test_state {
 struct test_case {
 	uint8_t bytes[16]; /* the instruction; INT3 follows */
 	unsigned length;
+	unsigned mode; /* of the code: 64 or 32 (compatibility mode) */
 	ZydisDecodedInstruction d;
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 	struct test_state start;
@@ -64,6 +65,7 @@ struct generator_options {
 	uint64_t seed;
 	const char *group; /* NULL: all */
 	const char *only;  /* a mnemonic; NULL: all */
+	unsigned mode;	   /* 64, 32; 0: both */
 };
 
 struct generator *generator_create(const struct generator_options *options);
@@ -79,7 +81,7 @@ uint64_t test_shape(const struct test_case *t);
 /* The host. `data` and `code` point to the real mappings at DATA and CODE. */
 int native_open(uint8_t **code, uint8_t **data);
 int native_seal(void); /* from now on the read-only page is */
-void native_run(const struct test_state *start, struct test_state *out);
+void native_run(const struct test_state *start, unsigned mode, struct test_state *out);
 
 /* The engine. Contents of memory are copied in and out by address in guest-physical memory. */
 struct guest;
@@ -87,4 +89,5 @@ int guest_create(struct guest **out, const char *cpu);
 void guest_destroy(struct guest *guest);
 uint8_t *guest_data(struct guest *guest); /* DATA_BYTES */
 void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes, unsigned count);
-void guest_run(struct guest *guest, const struct test_state *start, struct test_state *out);
+void guest_run(struct guest *guest, const struct test_state *start, unsigned mode,
+	       struct test_state *out);

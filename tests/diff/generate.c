@@ -18,7 +18,7 @@
 struct generator {
 	struct rng rng;
 	struct generator_options options;
-	ZydisDecoder decoder;
+	ZydisDecoder decoder, decoder32;
 	uint16_t seen[1u << SHAPE_BITS]; /* how often a shape came, by hash */
 	unsigned group_count;
 };
@@ -57,6 +57,7 @@ struct generator *generator_create(const struct generator_options *options)
 	g->rng.state = options->seed;
 	g->options = *options;
 	ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(&g->decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 	return g;
 }
 
@@ -103,17 +104,19 @@ static unsigned put_prefixes(struct rng *r, uint8_t *bytes)
 	return n;
 }
 
-static void draw_bytes(struct rng *r, enum group group, uint8_t bytes[32])
+static void draw_bytes(struct rng *r, enum group group, unsigned mode, uint8_t bytes[32])
 {
 	unsigned n = put_prefixes(r, bytes);
 	enum map map = draw_map(r, group);
+	uint8_t fixed = mode == 64 ? 0 : 0xc0; /* else they are LES and LDS */
 	if (map == MAP_VEX) {
 		if (rng_one_in(r, 4)) {
 			bytes[n++] = 0xc5;
-			bytes[n++] = (uint8_t)rng_next(r);
+			bytes[n++] = (uint8_t)rng_next(r) | fixed;
 		} else {
 			bytes[n++] = 0xc4;
-			bytes[n++] = (uint8_t)((rng_next(r) & 0xe0) | (1 + rng_below(r, 3)));
+			bytes[n++] =
+				(uint8_t)((rng_next(r) & 0xe0) | (1 + rng_below(r, 3)) | fixed);
 			bytes[n++] = (uint8_t)rng_next(r);
 		}
 	} else {
@@ -121,7 +124,7 @@ static void draw_bytes(struct rng *r, enum group group, uint8_t bytes[32])
 			bytes[n++] = 0x66;
 		if (rng_one_in(r, 3))
 			bytes[n++] = rng_one_in(r, 2) ? 0xf2 : 0xf3;
-		if (rng_one_in(r, 2))
+		if (mode == 64 && rng_one_in(r, 2))
 			bytes[n++] = (uint8_t)(0x40 | rng_below(r, 16));
 		if (map == MAP_0F || map == MAP_0F38 || map == MAP_0F3A)
 			bytes[n++] = 0x0f;
@@ -211,6 +214,24 @@ static enum group base_group(const struct test_case *t)
 	return t->d.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED ? GROUP_PRIVILEGED : GROUP_INTEGER;
 }
 
+static bool is_xsave(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_XSAVE:
+	case ZYDIS_MNEMONIC_XSAVE64:
+	case ZYDIS_MNEMONIC_XSAVEOPT:
+	case ZYDIS_MNEMONIC_XSAVEOPT64:
+	case ZYDIS_MNEMONIC_XSAVEC:
+	case ZYDIS_MNEMONIC_XSAVEC64: return true;
+	default: return false;
+	}
+}
+
+static bool is_xrstor(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_XRSTOR || m == ZYDIS_MNEMONIC_XRSTOR64;
+}
+
 static bool is_state(ZydisMnemonic m)
 {
 	switch (m) {
@@ -226,7 +247,7 @@ static bool is_state(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_STMXCSR:
 	case ZYDIS_MNEMONIC_VLDMXCSR:
 	case ZYDIS_MNEMONIC_VSTMXCSR: return true;
-	default: return false;
+	default: return is_xsave(m) || is_xrstor(m);
 	}
 }
 
@@ -299,7 +320,7 @@ static bool is_fresh(struct generator *g, const struct test_case *t)
 
 uint64_t test_shape(const struct test_case *t)
 {
-	uint64_t h = t->d.mnemonic;
+	uint64_t h = t->d.mnemonic | (uint64_t)(t->mode == 32) << 32;
 	for (unsigned k = 0; k < t->d.operand_count_visible; k++) {
 		const ZydisDecodedOperand *o = &t->operands[k];
 		unsigned class = o->type == ZYDIS_OPERAND_TYPE_REGISTER
@@ -330,7 +351,8 @@ static void mend_operands(struct test_case *t)
 
 static bool decode(struct generator *g, struct test_case *t, const uint8_t *bytes)
 {
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder, bytes, 15, &t->d, t->operands)))
+	const ZydisDecoder *decoder = t->mode == 64 ? &g->decoder : &g->decoder32;
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, 15, &t->d, t->operands)))
 		return false;
 	mend_operands(t);
 	return true;
@@ -339,13 +361,17 @@ static bool decode(struct generator *g, struct test_case *t, const uint8_t *byte
 static bool draw(struct generator *g, struct test_case *t, enum group group)
 {
 	uint8_t bytes[32];
-	draw_bytes(&g->rng, group, bytes);
+	t->mode = g->options.mode ? g->options.mode : rng_one_in(&g->rng, 6) ? 32 : 64;
+	draw_bytes(&g->rng, group, t->mode, bytes);
 	memset(t->bytes, 0xcc, sizeof(t->bytes));
 	if (!decode(g, t, bytes))
 		return false;
 	t->length = t->d.length;
 	memcpy(t->bytes, bytes, t->length);
-	if (group_of(t) != group || excluded(t))
+	if (group_of(t) != group || excluded(t) || t->d.address_width == 16)
+		return false;
+	/* IP would be cut to 16 bits, where nothing of ours is. */
+	if (group == GROUP_BRANCH && t->mode == 32 && t->d.operand_width == 16)
 		return false;
 	if (g->options.only && strcmp(ZydisMnemonicGetString(t->d.mnemonic), g->options.only))
 		return false;
@@ -441,7 +467,7 @@ static uint64_t draw_target(struct rng *r, unsigned size_bytes)
 	case 4: target = DATA_END - rng_below(r, size_bytes + 8); break;
 	default: break;
 	}
-	return rng_one_in(r, 8) ? target : target & ~(uint64_t)(size_bytes >= 64 ? 15 : 31);
+	return rng_one_in(r, 8) ? target : target & ~(uint64_t)(size_bytes > 512 ? 63 : 31);
 }
 
 static bool is_in_sandbox(uint64_t address, uint64_t size_bytes)
@@ -550,6 +576,11 @@ static void draw_counts(struct generator *g, struct test_case *t)
 		int64_t bit = (int64_t)rng_below(&g->rng, 4000) - 2000;
 		t->start.gpr[number_of(t->operands[1].reg.value)] = (uint64_t)bit;
 	}
+	if (is_xsave(t->d.mnemonic) || is_xrstor(t->d.mnemonic)) {
+		/* The host's XCR0 has more components than the guest's. */
+		t->start.gpr[GPR_RAX] = rng_below(&g->rng, 8);
+		t->start.gpr[GPR_RDX] = 0;
+	}
 	if (t->d.mnemonic == ZYDIS_MNEMONIC_ENTER || t->d.mnemonic == ZYDIS_MNEMONIC_LEAVE)
 		t->start.gpr[GPR_RBP] = draw_target(&g->rng, 8) + 256;
 }
@@ -561,7 +592,9 @@ static bool place_operands(struct generator *g, struct test_case *t, uint8_t *da
 		const ZydisDecodedOperand *o = &t->operands[k];
 		if (!is_memory(o))
 			continue;
-		if (o->mem.segment == ZYDIS_REGISTER_FS)
+		if (o->mem.segment == ZYDIS_REGISTER_FS) /* the harness's thread */
+			return false;
+		if (o->mem.segment == ZYDIS_REGISTER_GS && t->mode == 32) /* null on the host */
 			return false;
 		unsigned size_bytes = o->size / 8 ? o->size / 8 : 1;
 		if (o->mem.type == ZYDIS_MEMOP_TYPE_VSIB
@@ -656,8 +689,28 @@ static bool place_flags(struct generator *g, struct test_case *t, uint8_t *data)
 	return false;
 }
 
+/* An area that XRSTOR mostly accepts. */
+static bool place_area(struct generator *g, const struct test_case *t, uint8_t *data)
+{
+	uint64_t a = address_of(t, &t->operands[0].mem);
+	if (a < DATA || a + 832 > DATA_READONLY)
+		return true;
+	uint8_t *area = data + (a - DATA);
+	uint64_t header[8] = {rng_below(&g->rng, 8)};
+	memset(area + 26, 0, 2);
+	if (rng_one_in(&g->rng, 2))
+		header[1] = rng_below(&g->rng, 8) | (rng_one_in(&g->rng, 8) ? 0 : 1ull << 63);
+	if (rng_one_in(&g->rng, 8))
+		header[rng_below(&g->rng, 8)] ^= 1ull << rng_below(&g->rng, 3);
+	memcpy(area + 512, header, sizeof(header));
+	return true;
+}
+
 static bool place_special(struct generator *g, struct test_case *t, uint8_t *data)
 {
+	if ((is_xsave(t->d.mnemonic) || is_xrstor(t->d.mnemonic)) &&
+	    (t->start.gpr[GPR_RAX] > 7 || t->start.gpr[GPR_RDX]))
+		return false; /* they were needed for the address */
 	switch (t->d.mnemonic) {
 	case ZYDIS_MNEMONIC_POPF:
 	case ZYDIS_MNEMONIC_POPFD:
@@ -668,12 +721,9 @@ static bool place_special(struct generator *g, struct test_case *t, uint8_t *dat
 		       set_operand(t, &t->operands[0], rng_next(&g->rng) & 0xffffffff0000ffffull,
 				   data);
 	case ZYDIS_MNEMONIC_FXRSTOR:
-	case ZYDIS_MNEMONIC_FXRSTOR64: {
-		uint64_t a = address_of(t, &t->operands[0].mem);
-		if (a >= DATA && a + 512 <= DATA_READONLY)
-			memset(data + (a - DATA) + 26, 0, 2);
-		return true;
-	}
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+	case ZYDIS_MNEMONIC_XRSTOR:
+	case ZYDIS_MNEMONIC_XRSTOR64: return rng_one_in(&g->rng, 16) || place_area(g, t, data);
 	case ZYDIS_MNEMONIC_LOOP:
 	case ZYDIS_MNEMONIC_LOOPE:
 	case ZYDIS_MNEMONIC_LOOPNE:
@@ -682,6 +732,15 @@ static bool place_special(struct generator *g, struct test_case *t, uint8_t *dat
 	default: break;
 	}
 	return group_of(t) != GROUP_BRANCH || place_branch(g, t, data);
+}
+
+/* What 32-bit code can see. */
+static void narrow(struct test_state *s)
+{
+	for (unsigned k = 0; k < 16; k++)
+		s->gpr[k] &= 0xffffffff;
+	s->x87.fip &= 0xffffffff;
+	s->x87.fdp &= 0xffffffff;
 }
 
 static uint64_t draw_rip(struct rng *r, unsigned length)
@@ -718,8 +777,11 @@ bool generate(struct generator *g, struct test_case *t, uint8_t *data)
 		/* The stack pointer is always good for something. */
 		t->start.gpr[GPR_RSP] = draw_target(&g->rng, 8);
 		draw_counts(g, t);
-		if (place_operands(g, t, data) && place_special(g, t, data))
-			return true;
+		if (!place_operands(g, t, data) || !place_special(g, t, data))
+			continue;
+		if (t->mode == 32)
+			narrow(&t->start);
+		return true;
 	}
 	return false;
 }

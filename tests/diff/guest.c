@@ -45,6 +45,7 @@ extern const struct engine_ops interp_ops;
 #define KERNEL_CS 0x10
 #define KERNEL_DS 0x18
 #define USER_CS 0x33
+#define USER_CS32 0x23
 #define USER_DS 0x2b
 #define TSS_SELECTOR 0x40
 
@@ -93,6 +94,7 @@ static void fill_descriptors(struct guest *guest)
 	put64(guest, GDT + KERNEL_CS, 0x00af9b000000ffffull);
 	put64(guest, GDT + KERNEL_DS, 0x00cf93000000ffffull);
 	put64(guest, GDT + (USER_DS & ~3), 0x00cff3000000ffffull);
+	put64(guest, GDT + (USER_CS32 & ~3), 0x00cffb000000ffffull);
 	put64(guest, GDT + (USER_CS & ~3), 0x00affb000000ffffull);
 	put64(guest, TSS + 4, STACK_TOP);
 	put64(guest, TSS + 0x60, 0xffffull << 48); /* no I/O bitmap */
@@ -209,7 +211,7 @@ void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes,
 	}
 }
 
-static void put_state(struct guest *guest, const struct test_state *t)
+static void put_state(struct guest *guest, const struct test_state *t, unsigned mode)
 {
 	struct vcpu_state *s = &guest->vcpu->state;
 	memcpy(s->gpr, t->gpr, sizeof(t->gpr));
@@ -225,7 +227,7 @@ static void put_state(struct guest *guest, const struct test_state *t)
 	s->fpu.fdp = t->x87.fdp;
 	s->fpu.mxcsr = t->mxcsr;
 	s->xcr0 = cpu_xcr0_mask(&guest->model);
-	s->seg[SEG_CS] = segment(USER_CS, 0xa0fb);
+	s->seg[SEG_CS] = mode == 64 ? segment(USER_CS, 0xa0fb) : segment(USER_CS32, 0xc0fb);
 	s->seg[SEG_SS] = s->seg[SEG_DS] = s->seg[SEG_ES] = segment(USER_DS, 0xc0f3);
 	s->seg[SEG_FS] = s->seg[SEG_GS] = segment(USER_DS, 0xc0f3);
 	s->cpl = 3;
@@ -267,9 +269,10 @@ static void take_state(struct guest *guest, struct test_state *t)
 	t->mxcsr = s->fpu.mxcsr;
 }
 
-void guest_run(struct guest *guest, const struct test_state *start, struct test_state *out)
+void guest_run(struct guest *guest, const struct test_state *start, unsigned mode,
+	       struct test_state *out)
 {
-	put_state(guest, start);
+	put_state(guest, start, mode);
 	interp_ops.state_changed(guest->engine, 0);
 	struct vm_exit exit = {.reason = EXIT_BUDGET};
 	interp_ops.run(guest->engine, 0, clock_now(&guest->clock) + 100000, &exit);

@@ -1,7 +1,8 @@
 /*
  * diff: random instructions, the engine against the host's processor.
  *
- *   diff [--seed N] [--count N] [--seconds N] [--group NAME] [--only MNEMONIC] [--cpu MODEL]
+ *   diff [--seed N] [--count N] [--seconds N] [--group NAME] [--only MNEMONIC] [--mode 64|32]
+ * [--cpu MODEL]
  * [--all]
  *
  * Prints the first cases that differ, with both states, and what was covered; exits with 1 if any
@@ -57,6 +58,8 @@ static bool parse(struct options *o, int argc, char **argv)
 			o->generator.group = value;
 		else if (!strcmp(argv[k - 1], "--only"))
 			o->generator.only = value;
+		else if (!strcmp(argv[k - 1], "--mode"))
+			o->generator.mode = (unsigned)strtoul(value, NULL, 0);
 		else if (!strcmp(argv[k - 1], "--cpu"))
 			o->cpu = value;
 		else
@@ -94,7 +97,8 @@ static void print_case(const struct test_case *t, const char *text)
 	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
 	ZydisFormatterFormatInstruction(&formatter, &t->d, t->operands, t->d.operand_count_visible,
 					line, sizeof(line), t->start.rip, NULL);
-	printf("DIFFERS at %llx: %s  [", (unsigned long long)t->start.rip, line);
+	printf("DIFFERS in %u-bit code at %llx: %s  [", t->mode, (unsigned long long)t->start.rip,
+	       line);
 	for (unsigned k = 0; k < t->length; k++)
 		printf("%s%02x", k ? " " : "", t->bytes[k]);
 	printf("]\n%s", text);
@@ -112,8 +116,8 @@ static void run_one(struct run *r)
 	memcpy(guest_bytes, r->data, DATA_BYTES);
 	memcpy(at, t.bytes, t.length);
 	guest_set_code(r->guest, t.start.rip, t.bytes, t.length);
-	native_run(&t.start, &host);
-	guest_run(r->guest, &t.start, &guest);
+	native_run(&t.start, t.mode, &host);
+	guest_run(r->guest, &t.start, t.mode, &guest);
 	memset(at, 0xcc, t.length);
 	guest_set_code(r->guest, t.start.rip, at, t.length);
 
@@ -159,7 +163,7 @@ int main(int argc, char **argv)
 	if (!parse(&r.options, argc, argv) ||
 	    (r.options.generator.group && !is_group(r.options.generator.group))) {
 		fprintf(stderr, "usage: diff [--seed N] [--count N] [--seconds N] [--group NAME] "
-				"[--only MNEMONIC] [--cpu MODEL] [--all]\ngroups:");
+				"[--only MNEMONIC] [--mode 64|32] [--cpu MODEL] [--all]\ngroups:");
 		for (const char *const *g = generator_groups(); *g; g++)
 			fprintf(stderr, " %s", *g);
 		fprintf(stderr, "\n");

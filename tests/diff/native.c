@@ -20,10 +20,13 @@
 
 #define XSTATE_BV_OFFSET 512
 #define AVX_OFFSET 576
+#define USER_CS32 0x23 /* Linux's selectors */
+#define USER_DS 0x2b
 
 static struct native {
 	const struct test_state *start;
 	struct test_state *out;
+	unsigned mode;
 	gregset_t kept_registers;
 	uint8_t kept_vectors[AVX_OFFSET + 256];
 	bool has_avx;
@@ -91,6 +94,9 @@ static void enter(int number, siginfo_t *info, void *context)
 		u->uc_mcontext.gregs[greg[r]] = (long long)t->gpr[r];
 	u->uc_mcontext.gregs[REG_RIP] = (long long)t->rip;
 	u->uc_mcontext.gregs[REG_EFL] = (long long)t->rflags;
+	if (native.mode == 32)
+		u->uc_mcontext.gregs[REG_CSGSFS] = (u->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffll) |
+						   USER_CS32;
 	put_vectors(area, t);
 }
 
@@ -117,8 +123,9 @@ static void leave(int number, siginfo_t *info, void *context)
 	memcpy(area, native.kept_vectors, area_bytes());
 }
 
-void native_run(const struct test_state *start, struct test_state *out)
+void native_run(const struct test_state *start, unsigned mode, struct test_state *out)
 {
+	native.mode = mode;
 	native.start = start;
 	native.out = out;
 	syscall(SYS_tgkill, getpid(), gettid(), SIGUSR1);
@@ -144,6 +151,8 @@ int native_open(uint8_t **code, uint8_t **data)
 	size_t stack_bytes = 256 << 10;
 	stack_t stack = {.ss_sp = malloc(stack_bytes), .ss_size = stack_bytes};
 	native.has_avx = __builtin_cpu_supports("avx");
+	/* 64-bit programs run with null selectors, which 32-bit code cannot use. */
+	__asm__ volatile("movl %0, %%ds; movl %0, %%es" ::"r"(USER_DS));
 	*code = map_at(CODE, CODE_PAGES * PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
 	*data = map_at(DATA, DATA_BYTES, PROT_READ | PROT_WRITE);
 	if (!stack.ss_sp || !*code || !*data || sigaltstack(&stack, NULL))

@@ -58,12 +58,10 @@ static void check(HANDLER_ARGUMENTS, bool is_supervisor)
 		interp_raise_error(c, i, VECTOR_GP, 0);
 }
 
-/* The area's address; everything that `components` need is `size_bytes` long. */
-static uint64_t area_address(HANDLER_ARGUMENTS, uint64_t components, enum access_kind kind,
-			     unsigned *size_bytes)
+static uint64_t area_address(HANDLER_ARGUMENTS, uint64_t components, enum access_kind kind)
 {
-	*size_bytes = components & XCR0_AVX ? AREA_BYTES : AVX_OFFSET;
-	uint64_t linear = interp_ea(c, i, *size_bytes, kind);
+	unsigned size_bytes = components & XCR0_AVX ? AREA_BYTES : AVX_OFFSET;
+	uint64_t linear = interp_ea(c, i, size_bytes, kind);
 	if (linear & 63)
 		interp_raise_error(c, i, VECTOR_GP, 0);
 	return linear;
@@ -75,39 +73,46 @@ static uint64_t requested(const struct vcpu_state *s)
 	return mask & s->xcr0;
 }
 
-static void write_part(struct interp_vcpu *c, const struct insn *i, uint64_t area,
-		       const struct fx_image *m, size_t first, size_t end)
+/* Walks the parts of an area that are saved: first to see that each can be written, then to write.
+ */
+struct saving {
+	struct interp_vcpu *c;
+	const struct insn *i;
+	uint64_t area;
+	bool is_probe;
+};
+
+static void save_part(const struct saving *w, uint64_t offset, const void *bytes, size_t count)
 {
-	interp_write_bytes(c, i, area + first, (const uint8_t *)m + first, (unsigned)(end - first));
+	if (w->is_probe)
+		interp_probe_write(w->c, w->i, w->area + offset, (unsigned)count);
+	else
+		interp_write_bytes(w->c, w->i, w->area + offset, bytes, (unsigned)count);
 }
 
-static void write_components(HANDLER_ARGUMENTS, uint64_t area, uint64_t saved, bool with_mxcsr)
+static void save_components(const struct saving *w, uint64_t saved, bool with_mxcsr)
 {
+	const struct fpu_state *f = &w->c->s->fpu;
+	unsigned vectors = vector_count(w->i);
 	struct fx_image m;
-	fpu_x87_to_image(&s->fpu, &m, i->op_bytes == 8);
-	m.mxcsr = s->fpu.mxcsr;
+	uint8_t halves[16][16];
+	fpu_x87_to_image(f, &m, w->i->op_bytes == 8);
+	m.mxcsr = f->mxcsr;
 	m.mxcsr_mask = MXCSR_VALID;
+	for (unsigned k = 0; k < vectors; k++) {
+		memcpy(m.xmm[k], f->ymm[k], 16);
+		memcpy(halves[k], f->ymm[k] + 16, 16);
+	}
 	if (saved & XCR0_X87) {
-		write_part(c, i, area, &m, 0, offsetof(struct fx_image, mxcsr));
-		write_part(c, i, area, &m, offsetof(struct fx_image, st),
-			   offsetof(struct fx_image, xmm));
+		save_part(w, 0, &m, offsetof(struct fx_image, mxcsr));
+		save_part(w, offsetof(struct fx_image, st), m.st, sizeof(m.st));
 	}
 	if (with_mxcsr)
-		write_part(c, i, area, &m, offsetof(struct fx_image, mxcsr),
-			   offsetof(struct fx_image, st));
-	unsigned vectors = vector_count(i);
-	uint8_t halves[16][16];
-	if (saved & XCR0_SSE) {
-		for (unsigned k = 0; k < vectors; k++)
-			memcpy(halves[k], s->fpu.ymm[k], 16);
-		interp_write_bytes(c, i, area + offsetof(struct fx_image, xmm), halves,
-				   16 * vectors);
-	}
-	if (saved & XCR0_AVX) {
-		for (unsigned k = 0; k < vectors; k++)
-			memcpy(halves[k], s->fpu.ymm[k] + 16, 16);
-		interp_write_bytes(c, i, area + AVX_OFFSET, halves, 16 * vectors);
-	}
+		save_part(w, offsetof(struct fx_image, mxcsr), &m.mxcsr, 8);
+	if (saved & XCR0_SSE)
+		save_part(w, offsetof(struct fx_image, xmm), m.xmm, 16 * vectors);
+	if (saved & XCR0_AVX)
+		save_part(w, AVX_OFFSET, halves, 16 * vectors);
 }
 
 /* i->sub: enum save_kind. */
@@ -115,25 +120,23 @@ HANDLER(op_xsave)
 {
 	check(s, i, c, i->sub == SAVE_SUPERVISOR);
 	uint64_t mask = requested(s);
-	unsigned size_bytes;
-	uint64_t area = area_address(s, i, c, mask, ACCESS_WRITE, &size_bytes);
 	bool is_compacted = i->sub >= SAVE_COMPACTED;
 	uint64_t used = in_use(&s->fpu, vector_count(i)) & mask;
-	interp_probe_write(c, i, area, size_bytes);
-	uint64_t old = 0;
-	if (is_compacted) {
-		if ((mask & XCR0_SSE) && s->fpu.mxcsr != MXCSR_DEFAULT)
-			used |= XCR0_SSE;
-	} else {
-		old = interp_read_8(c, i, area + HEADER_OFFSET);
-	}
+	if (is_compacted && (mask & XCR0_SSE) && s->fpu.mxcsr != MXCSR_DEFAULT)
+		used |= XCR0_SSE;
 	uint64_t saved = i->sub == SAVE_PLAIN ? mask : used;
 	bool with_mxcsr = is_compacted ? (saved & XCR0_SSE) != 0
 				       : (mask & (XCR0_SSE | XCR0_AVX)) != 0;
-	write_components(s, i, c, area, saved, with_mxcsr);
-	interp_write_8(c, i, area + HEADER_OFFSET, (old & ~mask) | used);
-	if (is_compacted)
-		interp_write_8(c, i, area + HEADER_OFFSET + 8, mask | XCOMP_COMPACTED);
+	struct saving w = {.c = c, .i = i, .is_probe = true};
+	w.area = area_address(s, i, c, mask, ACCESS_WRITE);
+	save_components(&w, saved, with_mxcsr);
+	interp_probe_write(c, i, w.area + HEADER_OFFSET, is_compacted ? 16 : 8);
+	uint64_t header[2] = {used, mask | XCOMP_COMPACTED};
+	if (!is_compacted)
+		header[0] |= interp_read_8(c, i, w.area + HEADER_OFFSET) & ~mask;
+	w.is_probe = false;
+	save_components(&w, saved, with_mxcsr);
+	interp_write_bytes(c, i, w.area + HEADER_OFFSET, header, is_compacted ? 16 : 8);
 	NEXT;
 }
 
@@ -168,21 +171,38 @@ static void restore_vectors(struct fpu_state *f, uint64_t mask, uint64_t present
 	}
 }
 
+/* Reads what the components in `mask` need, in the processor's order: the legacy region is touched
+ * before the header is judged. */
+static void read_area(HANDLER_ARGUMENTS, uint64_t mask, uint64_t linear, uint8_t area[AREA_BYTES])
+{
+	struct header h;
+	if (mask & XCR0_X87)
+		interp_read_bytes(c, i, linear, area, offsetof(struct fx_image, xmm));
+	else if (mask)
+		interp_read_bytes(c, i, linear + offsetof(struct fx_image, mxcsr),
+				  area + offsetof(struct fx_image, mxcsr), 8);
+	interp_read_bytes(c, i, linear + HEADER_OFFSET, area + HEADER_OFFSET, sizeof(h));
+	memcpy(&h, area + HEADER_OFFSET, sizeof(h));
+	if (!is_header_good(&h, s->xcr0, i->sub))
+		interp_raise_error(c, i, VECTOR_GP, 0);
+	if (mask & h.xstate_bv & XCR0_SSE)
+		interp_read_bytes(c, i, linear + offsetof(struct fx_image, xmm),
+				  area + offsetof(struct fx_image, xmm), 16 * vector_count(i));
+	if (mask & h.xstate_bv & XCR0_AVX)
+		interp_read_bytes(c, i, linear + AVX_OFFSET, area + AVX_OFFSET,
+				  16 * vector_count(i));
+}
+
 /* i->sub: is it XRSTORS. */
 HANDLER(op_xrstor)
 {
 	check(s, i, c, i->sub);
 	uint64_t mask = requested(s);
-	unsigned size_bytes;
-	uint64_t linear = area_address(s, i, c, mask, ACCESS_READ, &size_bytes);
+	uint64_t linear = area_address(s, i, c, mask, ACCESS_READ);
 	struct header h;
 	_Alignas(64) uint8_t area[AREA_BYTES] = {0};
-	interp_read_bytes(c, i, linear + HEADER_OFFSET, &h, sizeof(h));
-	if (!is_header_good(&h, s->xcr0, i->sub))
-		interp_raise_error(c, i, VECTOR_GP, 0);
-	if (!(h.xstate_bv & XCR0_AVX))
-		size_bytes = AVX_OFFSET;
-	interp_read_bytes(c, i, linear, area, size_bytes);
+	read_area(s, i, c, mask, linear, area);
+	memcpy(&h, area + HEADER_OFFSET, sizeof(h));
 	const struct fx_image *m = (const struct fx_image *)(const void *)area;
 	bool is_compacted = h.xcomp_bv & XCOMP_COMPACTED;
 	bool with_mxcsr = is_compacted ? (mask & h.xstate_bv & XCR0_SSE) != 0
