@@ -20,7 +20,6 @@
 
 #include "engine/interp/block.h"
 
-#define ALIGNED_ALWAYS __attribute__((always_inline)) inline
 #define APART __attribute__((noinline))
 
 /* ---- checks -------------------------------------------------------------------------------- */
@@ -52,18 +51,6 @@ APART void host_check(struct vcpu_state *s, const struct insn *i, struct interp_
 		interp_raise(c, i, VECTOR_NM);
 	if ((class == HOST_MMX || class == HOST_X87) && waits && (s->fpu.fsw & FSW_ES))
 		interp_raise(c, i, VECTOR_MF);
-}
-
-static ALIGNED_ALWAYS void check_fast(struct vcpu_state *s, const struct insn *i,
-				      struct interp_vcpu *c, enum host_class class)
-{
-	if (class == HOST_SSE) {
-		if (unlikely((s->cr0 & (CR0_EM | CR0_TS)) || !(s->cr4 & CR4_OSFXSR)))
-			host_check(s, i, c, class, false);
-	} else if (class == HOST_AVX) {
-		if (unlikely((s->cr0 & CR0_TS) || !(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6))
-			host_check(s, i, c, class, false);
-	}
 }
 
 /* ---- MXCSR --------------------------------------------------------------------------------- */
@@ -165,8 +152,8 @@ static APART void run_unmasked(struct vcpu_state *s, const struct insn *i, struc
 	interp_raise(c, i, s->cr4 & CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
 }
 
-static ALIGNED_ALWAYS void run_float(struct vcpu_state *s, const struct insn *i,
-				     struct interp_vcpu *c, void *operand)
+static HOST_INLINE void run_float(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
+				  void *operand)
 {
 	uint32_t guest = s->fpu.mxcsr;
 	if (unlikely((guest & MXCSR_MASKS) != MXCSR_MASKS)) {
@@ -181,20 +168,6 @@ static ALIGNED_ALWAYS void run_float(struct vcpu_state *s, const struct insn *i,
 }
 
 /* ---- operands ------------------------------------------------------------------------------ */
-
-/* The operand in guest RAM, or NULL if it must go through a copy. */
-static ALIGNED_ALWAYS void *operand_fast(struct interp_vcpu *c, uint64_t linear,
-					 unsigned size_bytes, bool is_write)
-{
-	struct mmu_fast_entry *map = is_write ? c->fast_write : c->fast_read;
-	struct mmu_fast_entry *e = &map[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
-	if (unlikely(e->tag != (linear + size_bytes - 1) >> PAGE_SHIFT ||
-		     e->tag != linear >> PAGE_SHIFT))
-		return NULL;
-	*e->stamp = ++c->mmu->use_clock;
-	c->write_count += is_write;
-	return (void *)(uintptr_t)(linear + e->addend);
-}
 
 /* Through a copy: device memory, page crossings, pages that are watched. */
 static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
@@ -222,17 +195,17 @@ static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct 
 enum operand_kind { OPERAND_NONE, OPERAND_READ, OPERAND_WRITE };
 
 /* i->imm: the stub's code, i->rm: bytes of the memory operand, i->reg: alignment - 1. */
-static ALIGNED_ALWAYS void host_execute(HANDLER_ARGUMENTS, enum host_class class,
-					enum operand_kind kind, bool is_float)
+static HOST_INLINE void host_execute(HANDLER_ARGUMENTS, enum host_class class,
+				     enum operand_kind kind, bool is_float)
 {
-	check_fast(s, i, c, class);
+	host_check_fast(s, i, c, class);
 	void *operand = NULL;
 	if (kind != OPERAND_NONE) {
 		bool is_write = kind == OPERAND_WRITE;
 		uint64_t linear = interp_ea(c, i, i->rm, is_write ? ACCESS_WRITE : ACCESS_READ);
 		if (unlikely(linear & i->reg))
 			interp_raise_error(c, i, VECTOR_GP, 0);
-		operand = operand_fast(c, linear, i->rm, is_write);
+		operand = host_operand(c, linear, i->rm, is_write);
 		if (unlikely(!operand)) {
 			run_copied(s, i, c, linear);
 			return;
@@ -642,7 +615,7 @@ static bool lower_hint(struct lowering *l)
 
 bool lower_host(struct lowering *l)
 {
-	if (lower_hint(l) || lower_fpu_state(l) || lower_vector_memory(l))
+	if (lower_hint(l) || lower_fpu_state(l) || lower_vector_memory(l) || lower_vector_move(l))
 		return true;
 	enum host_class class = classify(l);
 	int memory = find_memory(l);

@@ -93,11 +93,40 @@ bool host_shape_encode(const struct lowering *l, int memory, struct host_shape *
 
 /* Lowering of what is written out in C; each true if it was theirs. */
 bool lower_fpu_state(struct lowering *l);     /* fpu.c */
+bool lower_vector_move(struct lowering *l);   /* moves.c */
 bool lower_vector_memory(struct lowering *l); /* vector_memory.c */
 
 /* Checks of a class against the present control registers; raises #UD, #NM or #MF. */
 void host_check(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
 		enum host_class class, bool waits);
+
+#define HOST_INLINE __attribute__((always_inline)) inline
+
+/* The same for the vector classes, where it mostly passes. */
+static HOST_INLINE void host_check_fast(struct vcpu_state *s, const struct insn *i,
+					struct interp_vcpu *c, enum host_class class)
+{
+	if (class == HOST_SSE) {
+		if (unlikely((s->cr0 & (CR0_EM | CR0_TS)) || !(s->cr4 & CR4_OSFXSR)))
+			host_check(s, i, c, class, false);
+	} else if (class == HOST_AVX) {
+		if (unlikely((s->cr0 & CR0_TS) || !(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6))
+			host_check(s, i, c, class, false);
+	}
+}
+
+/* The operand in guest RAM, or NULL if it must go through a copy. */
+static HOST_INLINE void *host_operand(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes,
+				      bool is_write)
+{
+	struct mmu_fast_entry *map = is_write ? c->fast_write : c->fast_read;
+	struct mmu_fast_entry *e = &map[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
+	if (unlikely(e->tag != (linear + size_bytes - 1) >> PAGE_SHIFT))
+		return NULL;
+	*e->stamp = ++c->mmu->use_clock;
+	c->write_count += is_write;
+	return (void *)(uintptr_t)(linear + e->addend);
+}
 
 /* The stubs' FXSAVE image. */
 struct fx_image {
