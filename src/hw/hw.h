@@ -1,12 +1,14 @@
 /*
  * Profiles: what one processor is like and what each event costs on it.
  *
- * A profile is data, a JSON file (docs/profiles.md), never code: the shape of the TLBs, the frequency, and a price for every
- * event of the ledger that has one. Every number carries a mark (how well it is founded) and its source, and a report says
- * what share of its total rests on estimates. The profiles of profiles/ are built into the program.
+ * A profile is data, a JSON file (docs/profiles.md), never code: the shape of the TLBs, the
+ * frequency, and a price for every event of the ledger that has one. Every number carries a mark
+ * (how well it is founded) and its source, and a report says what share of its total rests on
+ * estimates. The profiles of profiles/ are built into the program.
  *
- * Invariant: a loaded profile is complete. Every event that must have a price has one, so report/ never meets a hole.
- * The callers: vm/ takes frequency and TLB geometry from it, report/ the prices, cli/ shows and checks it.
+ * Invariant: a loaded profile is complete. Every event that must have a price has one, so report/
+ * never meets a hole. The callers: vm/ takes frequency and TLB geometry from it, report/ the
+ * prices, cli/ shows and checks it.
  */
 #pragma once
 
@@ -42,11 +44,12 @@ struct number {
 	const char *source; /* owned by the profile */
 };
 
-/* What the processor takes (a reference, a transition) and what the VMM's software takes (a handler). */
+/* What the processor takes (a reference, a transition) and what the VMM's software takes (a
+ * handler). */
 enum price_part { PRICE_HARDWARE, PRICE_SOFTWARE, PRICE_PART_COUNT };
 
 struct price {
-	bool is_priced;	   /* false: the event is counted and costs nothing of its own */
+	bool is_priced; /* false: the event is counted and costs nothing of its own */
 	bool has_part[PRICE_PART_COUNT];
 	struct number part[PRICE_PART_COUNT]; /* all 0 where has_part is false */
 };
@@ -60,7 +63,8 @@ static inline uint64_t price_millis(const struct price *p)
 enum cache_level { CACHE_L1D, CACHE_L2, CACHE_L3, CACHE_DRAM, CACHE_LEVEL_COUNT };
 const char *cache_level_name(enum cache_level level);
 
-/* One stated fact of the file, for people: where it stands, its value as text, and why one may believe it. */
+/* One stated fact of the file, for people: where it stands, its value as text, and why one may
+ * believe it. */
 struct fact {
 	char *path;  /* "prices.exit.cpuid.transition" */
 	char *value; /* "1300", "512 entries, 4-way, 4K" */
@@ -83,9 +87,10 @@ struct profile {
 };
 
 /*
- * Loads the profile of that name, or the file if `name_or_path` has a '/' or ends in ".json". Names are looked for among the
- * built-in ones, then as NAME.json in the installed data folder. -ENOENT (the message lists the names there are),
- * -EINVAL for a malformed file (the message names file, place and what would be right), -EIO and the like, -ENOMEM.
+ * Loads the profile of that name, or the file if `name_or_path` has a '/' or ends in ".json". Names
+ * are looked for among the built-in ones, then as NAME.json in the installed data folder. -ENOENT
+ * (the message lists the names there are), -EINVAL for a malformed file (the message names file,
+ * place and what would be right), -EIO and the like, -ENOMEM.
  */
 int profile_load(const char *name_or_path, struct profile **out, struct error *e);
 /* The same from memory; `origin` is what messages call it. */

@@ -1,7 +1,8 @@
 /*
- * From the bytes of a profile file to a struct profile: which members there are, which units and ranges they have, and
- * what must not be missing. docs/profiles.md describes the same format for people. Called by profile_load() and, for
- * bytes from anywhere, by tests and the fuzzer; nothing in the bytes may do more than be refused.
+ * From the bytes of a profile file to a struct profile: which members there are, which units and
+ * ranges they have, and what must not be missing. docs/profiles.md describes the same format for
+ * people. Called by profile_load() and, for bytes from anywhere, by tests and the fuzzer; nothing
+ * in the bytes may do more than be refused.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -45,7 +46,7 @@ bool event_must_be_priced(enum event e)
 
 static int read_header(struct reader *r, const json_t *root)
 {
-	static const char *const keys[] = {"schema", "version", "name",	  "description",
+	static const char *const keys[] = {"schema",	"version", "name",   "description",
 					   "frequency", "tlb",	   "caches", "prices"};
 	const json_t *version = json_object_get(root, "version");
 	const char *schema;
@@ -90,7 +91,8 @@ static int read_sizes(struct reader *r, const json_t *object, uint8_t *out)
 			k++;
 		if (!text || k == ARRAY_COUNT(size_names) || (*out & size_names[k].bit))
 			return reader_refuse(
-				r, "\"sizes\" holds each of \"4K\", \"2M\", \"4M\", \"1G\" at most once");
+				r,
+				"\"sizes\" holds each of \"4K\", \"2M\", \"4M\", \"1G\" at most once");
 		*out |= size_names[k].bit;
 	}
 	if (!*out)
@@ -261,7 +263,8 @@ static int read_caches(struct reader *r, const json_t *root)
 	return rc;
 }
 
-/* An exit has two parts, the processor's transition and the VMM's handler; what a strategy does is software alone. */
+/* An exit has two parts, the processor's transition and the VMM's handler; what a strategy does is
+ * software alone. */
 static int read_price(struct reader *r, const json_t *prices, const char *key,
 		      enum event_group group, struct price *out)
 {
@@ -302,7 +305,8 @@ static int check_price_keys(struct reader *r, const json_t *prices)
 	for (int e = 0; e < EVENT_COUNT; e++)
 		keys[count++] = event_name((enum event)e);
 	keys[count++] = default_exit_key;
-	json_object_foreach ((json_t *)prices, key, value) {
+	json_object_foreach((json_t *)prices, key, value)
+	{
 		if (event_from_name(key) >= 0 || !strcmp(key, default_exit_key))
 			continue;
 		const char *near = nearest_word(key, keys, count);

@@ -1,6 +1,6 @@
 /*
- * Where profiles come from: the ones built into the program, the installed folder, a file the user names. Also their life
- * and their words.
+ * Where profiles come from: the ones built into the program, the installed folder, a file the user
+ * names. Also their life and their words.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -84,7 +84,8 @@ void profile_destroy(struct profile *p)
 	free(p);
 }
 
-/* The whole file to a heap block. Refuses what is no regular file: a device or a pipe may never end. */
+/* The whole file to a heap block. Refuses what is no regular file: a device or a pipe may never
+ * end. */
 static int read_file(const char *path, char **bytes, size_t *size_bytes, struct error *e)
 {
 	int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -150,12 +151,14 @@ static int refuse_name(const char *name, struct error *e)
 	}
 	const char *near = nearest_word(name, names, count);
 	if (near)
-		return error_set(e, -ENOENT,
-				 "no profile is called \"%.60s\"; did you mean \"%s\"? (there are: %s; "
-				 "or give a path)",
-				 name, near, legal);
-	return error_set(e, -ENOENT, "no profile is called \"%.60s\"; there are: %s; or give a path",
-			 name, legal);
+		return error_set(
+			e, -ENOENT,
+			"no profile is called \"%.60s\"; did you mean \"%s\"? (there are: %s; "
+			"or give a path)",
+			name, near, legal);
+	return error_set(e, -ENOENT,
+			 "no profile is called \"%.60s\"; there are: %s; or give a path", name,
+			 legal);
 }
 
 static bool is_path(const char *name_or_path)

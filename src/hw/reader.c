@@ -136,7 +136,8 @@ int reader_check_keys(struct reader *r, const json_t *object, const char *const 
 
 	if (!json_is_object(object))
 		return reader_refuse(r, "must be an object");
-	json_object_foreach ((json_t *)object, key, value) {
+	json_object_foreach((json_t *)object, key, value)
+	{
 		size_t i = 0;
 
 		while (i < key_count && strcmp(keys[i], key))
@@ -216,7 +217,8 @@ int reader_note(struct reader *r, const char *value, const char *unit, enum mark
 	return 0;
 }
 
-/* The JSON value x 1000, exactly; false if it is negative, no number, too large or has more than three decimals. */
+/* The JSON value x 1000, exactly; false if it is negative, no number, too large or has more than
+ * three decimals. */
 static bool millis_of(const json_t *value, uint64_t *out)
 {
 	if (json_is_integer(value)) {
@@ -254,8 +256,7 @@ static int check_value(struct reader *r, const json_t *fact, const struct number
 	if (!json_is_number(value))
 		return reader_refuse(r, "\"value\" must be a number");
 	if (!millis_of(value, millis) || (!rule->may_be_fraction && *millis % 1000) ||
-	    *millis / 1000 > rule->max || *millis < rule->min * 1000 ||
-	    *millis > rule->max * 1000)
+	    *millis / 1000 > rule->max || *millis < rule->min * 1000 || *millis > rule->max * 1000)
 		return reader_refuse(r, "\"value\" must be %s from %" PRIu64 " to %" PRIu64,
 				     rule->may_be_fraction ? "a number with at most three decimals"
 							   : "an integer",

@@ -1,8 +1,10 @@
 /*
- * Reading a profile's JSON: a cursor that knows where in the document it stands, so that each refusal names the place (in
- * jq's notation, .prices["exit.cpuid"].handling) and says what would be right there. Private to hw/.
+ * Reading a profile's JSON: a cursor that knows where in the document it stands, so that each
+ * refusal names the place (in jq's notation, .prices["exit.cpuid"].handling) and says what would be
+ * right there. Private to hw/.
  *
- * Every function answers 0 or a negative errno with reader->error filled; the first refusal ends the reading.
+ * Every function answers 0 or a negative errno with reader->error filled; the first refusal ends
+ * the reading.
  */
 #pragma once
 
@@ -44,12 +46,14 @@ int reader_number(struct reader *r, const json_t *object, const char *key,
 int reader_bool(struct reader *r, const json_t *object, const char *key, bool *out);
 /* The members "class" and "source" of a fact. */
 int reader_basis(struct reader *r, const json_t *fact, enum mark *mark, const char **source);
-/* A string of at least one and at most `max_length` printable characters; borrowed from the document. */
+/* A string of at least one and at most `max_length` printable characters; borrowed from the
+ * document. */
 int reader_string(struct reader *r, const json_t *object, const char *key, size_t max_length,
 		  const char **out);
 /* Appends a fact at the present place; `value` is copied. */
 int reader_note(struct reader *r, const char *value, const char *unit, enum mark mark,
 		const char *source);
 
-/* The word of `words` that is the fewest edits from `word`; NULL if none is near. Words may be NULL. */
+/* The word of `words` that is the fewest edits from `word`; NULL if none is near. Words may be
+ * NULL. */
 const char *nearest_word(const char *word, const char *const *words, size_t word_count);
