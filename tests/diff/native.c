@@ -30,7 +30,8 @@ static struct native {
 	gregset_t kept_registers;
 	uint8_t kept_vectors[AVX_OFFSET + 256];
 	bool has_avx;
-} native; /* signal handlers have no argument of ours */
+	_Alignas(64) uint8_t stack[256 << 10]; /* of the handlers */
+} native;				       /* signal handlers have no argument of ours */
 
 /* In the order of the instruction encoding. */
 static const int greg[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
@@ -148,14 +149,13 @@ static uint8_t *map_at(uint64_t address, size_t size_bytes, int protection)
 int native_open(uint8_t **code, uint8_t **data)
 {
 	static const int ends[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-	size_t stack_bytes = 256 << 10;
-	stack_t stack = {.ss_sp = malloc(stack_bytes), .ss_size = stack_bytes};
+	stack_t stack = {.ss_sp = native.stack, .ss_size = sizeof(native.stack)};
 	native.has_avx = __builtin_cpu_supports("avx");
 	/* 64-bit programs run with null selectors, which 32-bit code cannot use. */
 	__asm__ volatile("movl %0, %%ds; movl %0, %%es" ::"r"(USER_DS));
 	*code = map_at(CODE, CODE_PAGES * PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
 	*data = map_at(DATA, DATA_BYTES, PROT_READ | PROT_WRITE);
-	if (!stack.ss_sp || !*code || !*data || sigaltstack(&stack, NULL))
+	if (!*code || !*data || sigaltstack(&stack, NULL))
 		return -errno;
 	for (unsigned k = 0; k < ARRAY_COUNT(ends); k++)
 		if (catch_signal(ends[k], leave))
