@@ -176,6 +176,12 @@ static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct 
 	const struct host_stub *stub = i->aux;
 	_Alignas(64) uint8_t copy[64] = {0};
 	bool is_write = stub->flags & STUB_WRITES;
+	if (is_write && (stub->flags & STUB_READS) && stub->memory_bytes <= 8) {
+		void *operand = interp_rmw_slow(c, i, linear, stub->memory_bytes);
+		stub->code(s, operand, NULL);
+		interp_rmw_done(c, i, linear, operand, stub->memory_bytes);
+		return;
+	}
 	/* A float that is stored (VCVTPS2PH) is computed, with its exceptions, before the access.
 	 */
 	if (is_write && !(stub->flags & STUB_FLOAT))
