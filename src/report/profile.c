@@ -1,0 +1,56 @@
+/* A profile shown: its facts, line by line, or the document it was read from. */
+#include <errno.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "report/report.h"
+
+static int check_stream(FILE *out, struct error *e)
+{
+	if (!fflush(out) && !ferror(out))
+		return 0;
+	return error_set(e, errno ? -errno : -EIO, "cannot write the profile: %s",
+			 strerror(errno ? errno : EIO));
+}
+
+static void put_basis(FILE *out, const struct profile *p)
+{
+	size_t by_mark[MARK_COUNT] = {0};
+
+	for (size_t i = 0; i < p->fact_count; i++)
+		by_mark[p->facts[i].mark]++;
+	fprintf(out, "%s: %zu facts:", p->name, p->fact_count);
+	for (int m = 0; m < MARK_COUNT; m++)
+		fprintf(out, "%s %zu %c", m ? "," : "", by_mark[m], mark_letter((enum mark)m));
+	fputc('\n', out);
+}
+
+int report_profile_basis(FILE *out, const struct profile *p, struct error *e)
+{
+	put_basis(out, p);
+	return check_stream(out, e);
+}
+
+int report_profile_show(FILE *out, const struct profile *p, bool is_json, struct error *e)
+{
+	if (is_json) {
+		if (json_dumpf(p->document, out, JSON_INDENT(2) | JSON_REAL_PRECISION(15)))
+			return error_set(e, -EIO, "cannot write the profile");
+		fputc('\n', out);
+		return check_stream(out, e);
+	}
+	fprintf(out, "%s: %s\nfrom: %s\n", p->name, p->description, p->origin);
+	put_basis(out, p);
+	fputs("marks:", out);
+	for (int m = 0; m < MARK_COUNT; m++)
+		fprintf(out, "%s %c %s", m ? ";" : "", mark_letter((enum mark)m),
+			mark_text((enum mark)m));
+	fputs("\n\n", out);
+	for (size_t i = 0; i < p->fact_count; i++) {
+		const struct fact *f = &p->facts[i];
+
+		fprintf(out, "%-46s %12s %-7s %c  %s\n", f->path, f->value, f->unit,
+			mark_letter(f->mark), f->source);
+	}
+	return check_stream(out, e);
+}
