@@ -5,11 +5,17 @@
 
 #include "base/error.h"
 #include "base/types.h"
+#include "report/report.h"
 
 struct vm;
 
-/* At the end: the guest's regions of interest if it marked any, else the whole run. `format` is an
- * enum report_format; `file` NULL is standard output. */
-int bill_print(struct vm *vm, int format, const char *file, struct error *e);
-/* The whole run so far, while it goes on. */
-void bill_print_now(struct vm *vm, int format, FILE *f);
+struct bill_order {
+	enum bill_format format;
+	const char *file;  /* NULL: standard output */
+	uint64_t start_ns; /* the host's monotonic time when the run began */
+};
+
+/* At the end: the guest's regions of interest if it marked any, else the whole run. */
+int bill_print(struct vm *vm, const struct bill_order *order, struct error *e);
+/* The whole run so far, while it goes on, to `f`. */
+void bill_print_now(struct vm *vm, const struct bill_order *order, FILE *f);

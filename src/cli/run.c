@@ -29,7 +29,7 @@ struct session {
 	struct monitor_server *monitor_server;
 	struct gdb *gdb;
 	FILE *say; /* messages to the person: standard error as it was before --log-file took it */
-	uint64_t start_ns;
+	struct bill_order bill;
 	unsigned end_requests; /* SIGINT and SIGTERM so far */
 };
 
@@ -63,7 +63,7 @@ static void on_signal(void *opaque, int number)
 		if (vm_serial(s->vm, i) && serial_is_stdio(vm_serial(s->vm, i)))
 			terminal = vm_serial(s->vm, i);
 	switch (number) {
-	case SIGUSR1: bill_print_now(s->vm, s->options.format, s->say); break;
+	case SIGUSR1: bill_print_now(s->vm, &s->bill, s->say); break;
 	case SIGTSTP:
 		if (terminal)
 			serial_terminal_leave(terminal);
@@ -232,7 +232,7 @@ static void say_outcome(struct session *s, const struct vm_outcome *o)
 {
 	char number[32];
 	uint64_t done = vm_instructions(s->vm);
-	double host_s = (double)(now_ns() - s->start_ns) / 1e9;
+	double host_s = (double)(now_ns() - s->bill.start_ns) / 1e9;
 	struct clock *clock = vm_clock(s->vm);
 	double guest_s = (double)clock_ns_from_cycles(clock, clock_now(clock)) / 1e9;
 	fprintf(s->say, "gnomon: %s\n", o->text);
@@ -257,8 +257,7 @@ static int finish(struct session *s, const struct vm_outcome *outcome)
 		}
 		printf("state hash: %s\n", text);
 	}
-	if (s->options.wants_report &&
-	    bill_print(s->vm, s->options.format, s->options.report_file, &e)) {
+	if (s->options.wants_report && bill_print(s->vm, &s->bill, &e)) {
 		fprintf(s->say, "gnomon run: error: --report: %s\n", e.text);
 		return EXIT_CODE_VMM;
 	}
@@ -295,7 +294,11 @@ static int run_session(struct session *s)
 	if (attach(s, &e))
 		return failed(s, &e);
 	struct vm_outcome outcome;
-	s->start_ns = now_ns();
+	s->bill = (struct bill_order){
+		.format = (enum bill_format)s->options.format,
+		.file = s->options.report_file,
+		.start_ns = now_ns(),
+	};
 	vm_run(s->vm, &outcome);
 	/* The terminal is the person's again before anything is said. */
 	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)

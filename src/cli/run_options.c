@@ -16,6 +16,7 @@ static const char *const unhandled_names[] = {"ignore", "log", "stop", NULL};
 static const char *const format_names[] = {"table", "json", "csv", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", "trace", NULL};
 
+_Static_assert(BILL_TABLE == 0 && BILL_JSON == 1 && BILL_CSV == 2, "as format_names has them");
 _Static_assert(CLOCK_VIRTUAL == 0 && CLOCK_REAL == 1, "as clock_names has them");
 _Static_assert(UNHANDLED_IGNORE == 0 && UNHANDLED_LOG == 1 && UNHANDLED_STOP == 2,
 	       "as unhandled_names has them");
@@ -279,7 +280,7 @@ static int check_combinations(const struct run_options *o, struct error *e)
 	if (o->is_paused && !o->gdb && !o->monitor && !takes_terminal(o->vm.serial[0]))
 		return error_set(e, -EINVAL,
 				 "--paused: nobody could let the guest go; add --gdb or --monitor");
-	if (o->format != FORMAT_TABLE && !o->wants_report)
+	if (o->format != BILL_TABLE && !o->wants_report)
 		return error_set(e, -EINVAL, "--format: there is no --report to format");
 	return 0;
 }

@@ -2,9 +2,8 @@
 #pragma once
 
 #include "cli/options.h"
+#include "report/report.h"
 #include "vm/vm.h"
-
-enum report_format { FORMAT_TABLE, FORMAT_JSON, FORMAT_CSV };
 
 struct run_options {
 	struct vm_config vm;
@@ -14,7 +13,7 @@ struct run_options {
 	bool is_paused;	     /* -S: wait for the debugger or the monitor's cont */
 	bool wants_report;
 	const char *report_file; /* NULL: standard output */
-	int format;		 /* enum report_format */
+	int format;		 /* enum bill_format */
 	bool wants_state_hash;
 	bool is_quiet;
 	int log_level;

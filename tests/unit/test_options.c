@@ -87,7 +87,7 @@ static void test_values(void **state)
 	assert_false(options.vm.kvm_leaves);
 	assert_true(options.wants_report);
 	assert_null(options.report_file);
-	assert_int_equal(options.format, FORMAT_JSON);
+	assert_int_equal(options.format, BILL_JSON);
 	assert_int_equal(parse("--kernel", "k", "--report=f", "--trace-exits=9", NULL), 0);
 	assert_string_equal(options.report_file, "f");
 	assert_int_equal(options.vm.trace_exits, 9);

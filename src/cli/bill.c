@@ -1,0 +1,111 @@
+#include "cli/bill.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "cpu/vcpu.h"
+#include "paging/mmu.h"
+#include "vm/vm.h"
+
+/* Levels of the tables that vcpu 0 uses now. */
+static unsigned guest_levels(struct vm *vm)
+{
+	const struct vcpu_state *s = &vm_vcpu(vm, 0)->state;
+	if (!(s->cr0 & CR0_PG))
+		return 0;
+	if (!(s->cr4 & CR4_PAE))
+		return 2;
+	if (!(s->efer & EFER_LMA))
+		return 3;
+	return s->cr4 & CR4_LA57 ? 5 : 4;
+}
+
+static uint64_t peak_rss_bytes(void)
+{
+	struct rusage usage;
+	return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The ledgers: pointers to the machine's own, or to copies of what its regions counted. */
+struct ledgers {
+	const struct ledger *list[VM_CPUS_MAX];
+	struct ledger *inside; /* NULL: the whole run */
+};
+
+static int collect(struct ledgers *l, const struct vm *vm, bool wants_regions)
+{
+	unsigned n = vm_cpu_count(vm);
+	struct ledger probe;
+	l->inside = NULL;
+	for (unsigned i = 0; i < n; i++)
+		l->list[i] = vm_ledger(vm, i);
+	if (!wants_regions || !vm_region_ledger(vm, 0, &probe))
+		return 0;
+	l->inside = calloc(n, sizeof(*l->inside));
+	if (!l->inside)
+		return -ENOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		vm_region_ledger(vm, i, &l->inside[i]);
+		l->list[i] = &l->inside[i];
+	}
+	return 0;
+}
+
+static int print(struct vm *vm, const struct bill_order *order, bool wants_regions, FILE *f,
+		 struct error *e)
+{
+	struct ledgers ledgers;
+	if (collect(&ledgers, vm, wants_regions))
+		return error_set(e, -ENOMEM, "out of memory");
+	struct clock *clock = vm_clock(vm);
+	bool is_whole = !ledgers.inside;
+	struct report_input input = {
+		.profile = vm_profile(vm),
+		.ledgers = ledgers.list,
+		.vcpu_count = vm_cpu_count(vm),
+		.strategy = vm_config(vm)->paging,
+		.is_virtualized = mmu_is_virtualized(vm_mmu(vm, 0)),
+		.guest_levels = guest_levels(vm),
+		.engine = vm_config(vm)->engine,
+		.scope = is_whole ? NULL : "the guest's marked regions",
+		.virtual_cycles = is_whole && clock->kind == CLOCK_VIRTUAL ? clock_now(clock) : 0,
+		.host_ns = is_whole ? now_ns() - order->start_ns : 0,
+		.peak_rss_bytes = peak_rss_bytes(),
+	};
+	int r = report_write(f, order->format, &input, cli_is_fancy(f), e);
+	free(ledgers.inside);
+	return r;
+}
+
+int bill_print(struct vm *vm, const struct bill_order *order, struct error *e)
+{
+	if (!order->file)
+		return print(vm, order, true, stdout, e);
+	FILE *f = fopen(order->file, "we");
+	if (!f)
+		return error_set(e, -errno, "cannot write '%s': %s", order->file, strerror(errno));
+	int r = print(vm, order, true, f, e);
+	if (fclose(f) && !r)
+		r = error_set(e, -errno, "cannot write '%s': %s", order->file, strerror(errno));
+	return r;
+}
+
+void bill_print_now(struct vm *vm, const struct bill_order *order, FILE *f)
+{
+	struct error e = {0};
+	if (print(vm, order, false, f, &e))
+		log_error("--report: %s", e.text);
+	fflush(f);
+}
