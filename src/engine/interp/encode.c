@@ -202,6 +202,9 @@ static bool put_rest(struct rewriting *w, unsigned opcode, bool has_memory)
 	} else if (is_rsp(w, ZYDIS_OPERAND_ENCODING_MODRM_RM)) {
 		modrm ^= GPR_RSP ^ stand_in;
 	}
+	/* 82 is 80 by another name, but not in 64-bit code. */
+	if (d->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && d->opcode == 0x82)
+		w->shape->insn[w->shape->insn_bytes - 1] = 0x80;
 	put(w->shape, modrm);
 	while (at < d->length)
 		put(w->shape, bytes[at++]);
