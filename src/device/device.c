@@ -22,7 +22,10 @@ void device_save(const struct device *d, struct state_writer *w)
 
 int device_load(struct device *d, struct state_reader *r, struct error *e)
 {
-	device_reset(d); /* cancels timers that belong to the old state */
+	/* Timers of the old state must go; lines are not driven, for their receivers may be loaded
+	 * already. */
+	if (d->ops->fini)
+		d->ops->fini(d);
 	int result = state_get(r, d->section, d->ops->version, d->state, d->state_bytes, e);
 	if (!result && d->ops->resume) {
 		result = d->ops->resume(d, e);
