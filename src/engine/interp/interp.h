@@ -1,17 +1,21 @@
 /*
  * The engine `interp`: the exact interpreter, the reference for all semantics.
  *
- * Guest code is decoded once into blocks of `struct insn`, cached by guest-physical address. An insn carries the function that executes
- * it; a function ends by calling the next insn's function (NEXT), the last insn of a block stores state.rip and returns to the
- * run loop (run.c). One insn is one guest instruction, so time and the place of a fault follow from the insn's position in its block.
+ * Guest code is decoded once into blocks of `struct insn`, cached by guest-physical address. An
+ * insn carries the function that executes it; a function ends by calling the next insn's function
+ * (NEXT), the last insn of a block stores state.rip and returns to the run loop (run.c). One insn
+ * is one guest instruction, so time and the place of a fault follow from the insn's position in its
+ * block.
  *
  * Rules every handler keeps:
- *  - Precise: no architectural state changes before the last access or check that can fault. Faults leave through interp_raise*(), which
- *    does not return (longjmp to the run loop); the instruction is then as if never started. REP forms commit whole iterations.
- *  - Accesses with effects outside RAM (device memory, ports, code pages) happen only in a one-instruction block: mem.c unwinds with
- *    interp_alone() and the run loop executes the instruction again by itself, so that interrupts and time are exact after it.
- *  - What changes what the fast paths assume (CPL, segments, CR0/3/4, EFER, RFLAGS.AC/TF/IF, DR7, MSRs) ends its block
- *    (lowering.ends_block) and calls interp_mode_changed().
+ *  - Precise: no architectural state changes before the last access or check that can fault. Faults
+ * leave through interp_raise*(), which does not return (longjmp to the run loop); the instruction
+ * is then as if never started. REP forms commit whole iterations.
+ *  - Accesses with effects outside RAM (device memory, ports, code pages) happen only in a
+ * one-instruction block: mem.c unwinds with interp_alone() and the run loop executes the
+ * instruction again by itself, so that interrupts and time are exact after it.
+ *  - What changes what the fast paths assume (CPL, segments, CR0/3/4, EFER, RFLAGS.AC/TF/IF, DR7,
+ * MSRs) ends its block (lowering.ends_block) and calls interp_mode_changed().
  *
  * This header is private to engine/interp, but for interp_ops.
  */
@@ -41,7 +45,8 @@ struct block;
 #define REG_BLOCK 17 /* RIP of the current block's first instruction */
 
 enum insn_flag {
-	INSN_PLAIN = 1 << 0, /* memory operand: 64-bit address, segment base 0: base + index * scale + disp is the linear address */
+	INSN_PLAIN = 1 << 0, /* memory operand: 64-bit address, segment base 0: base + index * scale
+				+ disp is the linear address */
 	INSN_REP = 1 << 1,   /* F3 */
 	INSN_REPNE = 1 << 2, /* F2 */
 	INSN_LOCK = 1 << 3,
@@ -50,20 +55,22 @@ enum insn_flag {
 
 struct insn {
 	void (*exec)(HANDLER_ARGUMENTS);
-	uint64_t imm;	  /* immediate, sign-extended; relative branches: displacement from the block's start */
+	uint64_t imm; /* immediate, sign-extended; relative branches: displacement from the block's
+			 start */
 	int64_t disp;
-	const void *aux;  /* what the handler needs besides, e.g. a host stub */
-	uint16_t offset;  /* of this instruction from the block's start */
+	const void *aux; /* what the handler needs besides, e.g. a host stub */
+	uint16_t offset; /* of this instruction from the block's start */
 	uint8_t length;
-	uint8_t flags;	  /* enum insn_flag */
-	uint8_t reg;	  /* register operand; for 8-bit operands a BYTE offset into gpr[] (so that AH is 1), else an index */
-	uint8_t rm;	  /* the other register operand, likewise */
+	uint8_t flags; /* enum insn_flag */
+	uint8_t reg; /* register operand; for 8-bit operands a BYTE offset into gpr[] (so that AH is
+			1), else an index */
+	uint8_t rm;  /* the other register operand, likewise */
 	uint8_t base, index, scale; /* memory operand: gpr indices (or REG_*), shift 0..3 */
-	uint8_t seg;	  /* enum segment of the memory operand */
-	uint8_t op_bytes; /* operand size 1, 2, 4, 8 */
-	uint8_t address_bytes; /* address size 2, 4, 8 */
-	uint8_t sub;	  /* small number for handlers that serve several instructions */
-	uint8_t mode;	  /* 16, 32 or 64: the code's mode */
+	uint8_t seg;		    /* enum segment of the memory operand */
+	uint8_t op_bytes;	    /* operand size 1, 2, 4, 8 */
+	uint8_t address_bytes;	    /* address size 2, 4, 8 */
+	uint8_t sub;		    /* small number for handlers that serve several instructions */
+	uint8_t mode;		    /* 16, 32 or 64: the code's mode */
 };
 
 /* What the handler functions assume about the mode; a block is valid only for its key. */
@@ -74,19 +81,23 @@ enum block_key {
 	KEY_STACK32 = 1 << 3, /* SS.B (16/32-bit modes) */
 	KEY_PROTECTED = 1 << 4,
 	KEY_V86 = 1 << 5,
-	KEY_DEAD = 1 << 7,    /* invalidated: matches nothing */
+	KEY_DEAD = 1 << 7, /* invalidated: matches nothing */
 };
 
 #define BLOCK_INSNS_MAX 48
 
 struct block {
-	uint64_t gpa;	     /* of the first byte */
-	uint64_t gfn2;	     /* second page of a lone page-crossing instruction, else ~0 */
+	uint64_t gpa;	      /* of the first byte */
+	uint64_t gfn2;	      /* second page of a lone page-crossing instruction, else ~0 */
+	uint8_t crossing[16]; /* that instruction's bytes: the second page is not watched but
+				 compared at each use */
 	uint32_t bytes;
-	uint16_t count;	     /* guest instructions */
-	uint8_t key;	     /* enum block_key bits */
-	uint8_t same_page[2]; /* next[k] lies in the same guest-virtual page: no fetch look-up needed */
-	struct block *next[2]; /* where [0] falling through and [1] taking the branch led last time */
+	uint16_t count;	      /* guest instructions */
+	uint8_t key;	      /* enum block_key bits */
+	uint8_t same_page[2]; /* next[k] lies in the same guest-virtual page: no fetch look-up
+				 needed */
+	struct block
+		*next[2]; /* where [0] falling through and [1] taking the branch led last time */
 	struct block *hash_link, *page_link;
 	struct insn insns[]; /* count, and for blocks that do not end in a branch one op_end more */
 };
@@ -103,8 +114,13 @@ enum attention {
 	ATTENTION_SHADOW = 1 << 0, /* an interrupt shadow ends after the next instruction */
 	ATTENTION_STEP = 1 << 1,   /* TF, debugger's step, breakpoints: one instruction at a time */
 	ATTENTION_INTERRUPT = 1 << 2, /* something may be deliverable now */
-	ATTENTION_DEADLINE = 1 << 3, /* a device may have armed an earlier deadline */
-	ATTENTION_EXIT = 1 << 4,   /* c->exit is filled: leave */
+	ATTENTION_DEADLINE = 1 << 3,  /* a device may have armed an earlier deadline */
+	ATTENTION_EXIT = 1 << 4,      /* c->exit is filled: leave */
+};
+
+enum slow_check {
+	CHECK_ALIGNMENT = 1 << 0,   /* CR0.AM, RFLAGS.AC, CPL 3 */
+	CHECK_WATCHPOINTS = 1 << 1, /* data breakpoints in DR7 */
 };
 
 enum unwind { UNWIND_FAULT = 1, UNWIND_ALONE = 2 };
@@ -113,26 +129,33 @@ struct interp; /* per VM: block cache, stubs, config; block.h */
 
 struct interp_vcpu {
 	struct vcpu_state *s;
-	struct mmu_fast_entry *fast_read;  /* the fast map for the present mode, or an always-empty one */
+	struct mmu_fast_entry
+		*fast_read; /* the fast map for the present mode, or an always-empty one */
 	struct mmu_fast_entry *fast_write;
 	struct mmu *mmu;
-	uint64_t write_count;  /* data writes since the last fold */
-	uint64_t fetch_count;  /* fetch look-ups since the last fold */
-	uint64_t cycles;       /* the clock at the start of the current block */
+	uint64_t write_count; /* data writes since the last fold */
+	uint64_t fetch_count; /* fetch look-ups since the last fold */
+	uint64_t cycles;      /* the clock at the start of the current block */
 	uint64_t until;
 	const struct insn *ops; /* first insn of the block that runs */
-	uint8_t taken;	       /* which next[] the block's last insn chose; 2: indirect */
-	uint8_t key;	       /* enum block_key bits of the present mode */
-	uint8_t mode;	       /* enum mmu_mode of explicit data accesses */
-	uint8_t fetch_mode;    /* enum mmu_mode of fetches */
-	uint32_t attention;    /* enum attention */
-	bool is_alone;	       /* running a one-instruction block: effects outside RAM are allowed */
-	bool is_delivering;    /* in the middle of delivering `delivering_vector` */
+	uint8_t taken;		/* which next[] the block's last insn chose; 2: indirect */
+	uint8_t key;		/* enum block_key bits of the present mode */
+	uint8_t mode;		/* enum mmu_mode of explicit data accesses */
+	uint8_t fetch_mode;	/* enum mmu_mode of fetches */
+	uint32_t attention;	/* enum attention */
+	bool is_alone;	    /* running a one-instruction block: effects outside RAM are allowed */
+	bool is_delivering; /* in the middle of delivering `delivering_vector` */
 	uint8_t delivering_vector;
-	struct fault fault;    /* filled before an unwinding longjmp */
-	uint64_t fault_retired; /* instructions of the block that were done before the fault */
+	struct fault fault; /* filled before an unwinding longjmp */
 	jmp_buf unwind;
-	uint8_t bounce[64];    /* read-modify-write of what is not plain RAM within a page */
+	_Alignas(16)
+		uint8_t bounce[64]; /* read-modify-write of what is not plain RAM within a page */
+	struct mmu_page bounce_pages[2]; /* where the bounce buffer's bytes go, as translated when
+					    it was filled */
+	struct insn scratch[2];		 /* the one-instruction block */
+	const struct block *block;	 /* that runs; NULL while alone or between blocks */
+	uint16_t count;			 /* guest instructions charged for what runs now */
+	uint8_t slow_checks; /* enum slow_check: every access goes through mem.c's slow path */
 	struct vcpu *v;
 	struct interp *vm;
 	struct bus *bus;
@@ -140,28 +163,39 @@ struct interp_vcpu {
 	struct clock *clock;
 	struct ledger *ledger;
 	struct vm_exit exit;
-	uint64_t folded_uses;  /* mmu->use_clock at the last fold */
+	uint64_t folded_uses;		  /* mmu->use_clock at the last fold */
 	uint64_t pause_first, pause_last; /* cycles: the PAUSE loop that runs, see privileged.c */
 	bool step_requested;
-	bool virtualized;      /* exits are charged */
-	struct mmu_fast_entry none[MMU_FAST_COUNT]; /* always empty: forces the slow path (alignment checks, data breakpoints) */
+	bool virtualized;			    /* exits are charged */
+	struct mmu_fast_entry none[MMU_FAST_COUNT]; /* always empty: forces the slow path (alignment
+						       checks, data breakpoints) */
 };
 
-/* ---- leaving an instruction ------------------------------------------------------------------------------------------- */
+/* ---- leaving an instruction
+ * ------------------------------------------------------------------------------------------- */
 
 /* Raise an exception at instruction `i` (a fault: state.rip becomes that instruction's address). */
 _Noreturn void interp_raise(struct interp_vcpu *c, const struct insn *i, unsigned vector);
-_Noreturn void interp_raise_error(struct interp_vcpu *c, const struct insn *i, unsigned vector, uint32_t error);
-_Noreturn void interp_raise_pf(struct interp_vcpu *c, const struct insn *i, struct page_fault fault);
-/* Returns if the instruction runs in a one-instruction block already; otherwise unwinds and runs it again in one. Call it before
- * the first effect outside RAM. */
+_Noreturn void interp_raise_error(struct interp_vcpu *c, const struct insn *i, unsigned vector,
+				  uint32_t error);
+_Noreturn void interp_raise_pf(struct interp_vcpu *c, const struct insn *i,
+			       struct page_fault fault);
+/* Returns if the instruction runs in a one-instruction block already; otherwise unwinds and runs it
+ * again in one. Call it before the first effect outside RAM. */
 void interp_alone(struct interp_vcpu *c, const struct insn *i);
 
-/* ---- time, charging, mode --------------------------------------------------------------------------------------------- */
+/* ---- time, charging, mode
+ * --------------------------------------------------------------------------------------------- */
 
-/* Sets the clock to the instant of instruction `i`. Before any look at the clock, the bus, the APIC or an MSR. */
+/* A handler in the middle of a block that stores state.rip itself and returns (an interrupted REP):
+ * uncharges the block's instructions after i. */
+void interp_cut(struct interp_vcpu *c, const struct insn *i);
+
+/* Sets the clock to the instant of instruction `i`. Before any look at the clock, the bus, the APIC
+ * or an MSR. */
 void interp_sync_clock(struct interp_vcpu *c, const struct insn *i);
-/* After an effect that may have raised an interrupt or armed a timer: the loop looks before the next instruction. */
+/* After an effect that may have raised an interrupt or armed a timer: the loop looks before the
+ * next instruction. */
 static inline void interp_attend(struct interp_vcpu *c)
 {
 	c->attention |= ATTENTION_INTERRUPT | ATTENTION_DEADLINE;
@@ -170,24 +204,33 @@ static inline void interp_attend(struct interp_vcpu *c)
 /* Charges an exit if the strategy is virtualized. */
 static inline void interp_charge_exit(struct interp_vcpu *c, enum event e)
 {
-	if (c->virtualized)
+	if (c->virtualized) {
 		ledger_charge(c->ledger, e);
+		mmu_note_exit(c->mmu);
+	}
 }
 
-/* Recomputes everything derived from CPL, segments, control registers, RFLAGS (key, modes, fast maps, ledger ring, attention). */
+/* Recomputes everything derived from CPL, segments, control registers, RFLAGS (key, modes, fast
+ * maps, ledger ring, attention). */
 void interp_mode_changed(struct interp_vcpu *c);
 
-/* ---- memory (mem.c) --------------------------------------------------------------------------------------------------- */
+/* ---- memory (mem.c)
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-/* The effective address of i's memory operand, linear, after all segment checks for an access of `size_bytes`. */
-uint64_t interp_ea_segmented(struct interp_vcpu *c, const struct insn *i, unsigned size_bytes, enum access_kind kind);
+/* The effective address of i's memory operand, linear, after all segment checks for an access of
+ * `size_bytes`. */
+uint64_t interp_ea_segmented(struct interp_vcpu *c, const struct insn *i, unsigned size_bytes,
+			     enum access_kind kind);
 /* Just the offset, for LEA and for instructions that add segments themselves. */
 uint64_t interp_ea_offset(const struct interp_vcpu *c, const struct insn *i);
-/* A segment-relative address made linear, with limit, type and null checks (#GP or #SS); 64-bit mode: canonical check later, in the access. */
-uint64_t interp_linear(struct interp_vcpu *c, const struct insn *i, unsigned seg, uint64_t offset, unsigned size_bytes,
-		       enum access_kind kind);
+/* A segment-relative address made linear, with limit, type and null checks (#GP or #SS); 64-bit
+ * mode: canonical check later, in the access. */
+uint64_t interp_linear(struct interp_vcpu *c, const struct insn *i, unsigned seg, uint64_t offset,
+		       unsigned size_bytes, enum access_kind kind);
 
-static inline uint64_t interp_ea(struct interp_vcpu *c, const struct insn *i, unsigned size_bytes, enum access_kind kind)
+static inline uint64_t interp_ea(struct interp_vcpu *c, const struct insn *i, unsigned size_bytes,
+				 enum access_kind kind)
 {
 	const uint64_t *g = c->s->gpr;
 	if (likely(i->flags & INSN_PLAIN))
@@ -195,52 +238,69 @@ static inline uint64_t interp_ea(struct interp_vcpu *c, const struct insn *i, un
 	return interp_ea_segmented(c, i, size_bytes, kind);
 }
 
-uint64_t interp_read_slow(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes);
-void interp_write_slow(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes, uint64_t value);
-void *interp_rmw_slow(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes);
-void interp_rmw_commit(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes);
+uint64_t interp_read_slow(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+			  unsigned size_bytes);
+void interp_write_slow(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+		       unsigned size_bytes, uint64_t value);
+void *interp_rmw_slow(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+		      unsigned size_bytes);
+void interp_rmw_commit(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+		       unsigned size_bytes);
 
-/* Any number of bytes (at most 4096, crossing at most one page boundary), with the mode's permissions. All of it is checked before any is written. */
-void interp_read_bytes(struct interp_vcpu *c, const struct insn *i, uint64_t linear, void *bytes, unsigned size_bytes);
-void interp_write_bytes(struct interp_vcpu *c, const struct insn *i, uint64_t linear, const void *bytes, unsigned size_bytes);
+/* Any number of bytes (at most 4096, crossing at most one page boundary), with the mode's
+ * permissions. All of it is checked before any is written. */
+void interp_read_bytes(struct interp_vcpu *c, const struct insn *i, uint64_t linear, void *bytes,
+		       unsigned size_bytes);
+void interp_write_bytes(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+			const void *bytes, unsigned size_bytes);
 /* Checks that a later write cannot fault (and sets D), without writing. */
-void interp_probe_write(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes);
+void interp_probe_write(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+			unsigned size_bytes);
 /* The same as supervisor at any CPL: descriptor tables, TSS, interrupt stacks. Linear addresses. */
-uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes);
-void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear, unsigned size_bytes, uint64_t value);
+uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+			    unsigned size_bytes);
+void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+			 unsigned size_bytes, uint64_t value);
 
-/* Sized reads and writes at a linear address: interp_read_1/2/4/8, interp_write_1/2/4/8, and interp_rmw_1/2/4/8: a pointer to the operand with
- * write permission checked; after changing it call interp_rmw_done(). */
-#define INTERP_ACCESS(n, type)                                                                                              \
-	static inline type interp_read_##n(struct interp_vcpu *c, const struct insn *i, uint64_t linear)                        \
-	{                                                                                                                   \
-		struct mmu_fast_entry *e = &c->fast_read[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];                        \
-		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                                                         \
-			return (type)interp_read_slow(c, i, linear, n);                                                             \
-		*e->stamp = ++c->mmu->use_clock;                                                                                \
-		type value;                                                                                                     \
-		__builtin_memcpy(&value, (const void *)(uintptr_t)(linear + e->addend), n);                                     \
-		return value;                                                                                                   \
-	}                                                                                                                   \
-	static inline void interp_write_##n(struct interp_vcpu *c, const struct insn *i, uint64_t linear, type value)           \
-	{                                                                                                                   \
-		struct mmu_fast_entry *e = &c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];                       \
-		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT)) {                                                       \
-			interp_write_slow(c, i, linear, n, value);                                                                  \
-			return;                                                                                                     \
-		}                                                                                                               \
-		*e->stamp = ++c->mmu->use_clock;                                                                                \
-		c->write_count++;                                                                                               \
-		__builtin_memcpy((void *)(uintptr_t)(linear + e->addend), &value, n);                                           \
-	}                                                                                                                   \
-	static inline type *interp_rmw_##n(struct interp_vcpu *c, const struct insn *i, uint64_t linear)                        \
-	{                                                                                                                   \
-		struct mmu_fast_entry *e = &c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];                       \
-		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                                                         \
-			return interp_rmw_slow(c, i, linear, n);                                                                    \
-		*e->stamp = ++c->mmu->use_clock;                                                                                \
-		c->write_count++;                                                                                               \
-		return (type *)(uintptr_t)(linear + e->addend);                                                                 \
+/* Sized reads and writes at a linear address: interp_read_1/2/4/8, interp_write_1/2/4/8, and
+ * interp_rmw_1/2/4/8: a pointer to the operand with write permission checked; after changing it
+ * call interp_rmw_done(). */
+#define INTERP_ACCESS(n, type)                                                              \
+	static inline type interp_read_##n(struct interp_vcpu *c, const struct insn *i,     \
+					   uint64_t linear)                                 \
+	{                                                                                   \
+		struct mmu_fast_entry *e =                                                  \
+			&c->fast_read[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];       \
+		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                     \
+			return (type)interp_read_slow(c, i, linear, n);                     \
+		*e->stamp = ++c->mmu->use_clock;                                            \
+		type value;                                                                 \
+		__builtin_memcpy(&value, (const void *)(uintptr_t)(linear + e->addend), n); \
+		return value;                                                               \
+	}                                                                                   \
+	static inline void interp_write_##n(struct interp_vcpu *c, const struct insn *i,    \
+					    uint64_t linear, type value)                    \
+	{                                                                                   \
+		struct mmu_fast_entry *e =                                                  \
+			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];      \
+		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT)) {                   \
+			interp_write_slow(c, i, linear, n, value);                          \
+			return;                                                             \
+		}                                                                           \
+		*e->stamp = ++c->mmu->use_clock;                                            \
+		c->write_count++;                                                           \
+		__builtin_memcpy((void *)(uintptr_t)(linear + e->addend), &value, n);       \
+	}                                                                                   \
+	static inline type *interp_rmw_##n(struct interp_vcpu *c, const struct insn *i,     \
+					   uint64_t linear)                                 \
+	{                                                                                   \
+		struct mmu_fast_entry *e =                                                  \
+			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];      \
+		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                     \
+			return interp_rmw_slow(c, i, linear, n);                            \
+		*e->stamp = ++c->mmu->use_clock;                                            \
+		c->write_count++;                                                           \
+		return (type *)(uintptr_t)(linear + e->addend);                             \
 	}
 INTERP_ACCESS(1, uint8_t)
 INTERP_ACCESS(2, uint16_t)
@@ -248,13 +308,16 @@ INTERP_ACCESS(4, uint32_t)
 INTERP_ACCESS(8, uint64_t)
 #undef INTERP_ACCESS
 
-static inline void interp_rmw_done(struct interp_vcpu *c, const struct insn *i, uint64_t linear, void *p, unsigned size_bytes)
+static inline void interp_rmw_done(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
+				   void *p, unsigned size_bytes)
 {
 	if (unlikely(p == c->bounce))
 		interp_rmw_commit(c, i, linear, size_bytes);
 }
 
-/* ---- the stack ---------------------------------------------------------------------------------------------------------- */
+/* ---- the stack
+ * ----------------------------------------------------------------------------------------------------------
+ */
 
 /* Mask of the stack pointer's width: 64-bit mode all, else by SS.B. */
 static inline uint64_t interp_stack_mask(const struct interp_vcpu *c)
@@ -264,7 +327,8 @@ static inline uint64_t interp_stack_mask(const struct interp_vcpu *c)
 	return c->key & KEY_STACK32 ? 0xffffffffull : 0xffffull;
 }
 
-/* RSP, ESP or SP changed to `value`, the rest of RSP kept as the architecture keeps it (16-bit stack: bits 63:16; 32-bit: zeroed above). */
+/* RSP, ESP or SP changed to `value`, the rest of RSP kept as the architecture keeps it (16-bit
+ * stack: bits 63:16; 32-bit: zeroed above). */
 static inline void interp_set_sp(struct interp_vcpu *c, uint64_t value)
 {
 	uint64_t mask = interp_stack_mask(c);
@@ -274,14 +338,16 @@ static inline void interp_set_sp(struct interp_vcpu *c, uint64_t value)
 		c->s->gpr[GPR_RSP] = value & mask;
 }
 
-/* Ends of blocks: store RIP (masked by the mode) and return to the loop. `taken` 0 falls through, 1 is a direct branch, 2 indirect. */
+/* Ends of blocks: store RIP (masked by the mode) and return to the loop. `taken` 0 falls through, 1
+ * is a direct branch, 2 indirect. */
 static inline uint64_t interp_next_rip(const struct vcpu_state *s, const struct insn *i)
 {
 	uint64_t rip = s->gpr[REG_BLOCK] + i->offset + i->length;
 	return i->mode == 64 ? rip : i->mode == 32 ? (uint32_t)rip : (uint16_t)rip;
 }
 
-/* ---- lowering: from Zydis's decoding to an insn -------------------------------------------------------------------------- */
+/* ---- lowering: from Zydis's decoding to an insn
+ * -------------------------------------------------------------------------- */
 
 struct lowering {
 	const ZydisDecodedInstruction *d;
@@ -289,13 +355,15 @@ struct lowering {
 	const uint8_t *bytes; /* the instruction's own */
 	struct interp *vm;
 	const struct cpu_model *model;
-	struct insn *out; /* zeroed but for offset, length, mode, op_bytes, address_bytes, flags REP/REPNE/LOCK */
+	struct insn *out; /* zeroed but for offset, length, mode, op_bytes, address_bytes, flags
+			     REP/REPNE/LOCK */
 	uint8_t key;
-	bool ends_block;  /* the handler stores RIP (interp_finish) and returns instead of NEXT */
+	bool ends_block; /* the handler stores RIP (interp_finish) and returns instead of NEXT */
 };
 
-/* Each tries its part of the instruction set: true if it filled *l->out. Order: lower_integer, lower_flow, lower_string, lower_system, lower_host; what nobody
- * knows raises #UD when executed. */
+/* Each tries its part of the instruction set: true if it filled *l->out. Order: lower_integer,
+ * lower_flow, lower_string, lower_system, lower_host; what nobody knows raises #UD when executed.
+ */
 bool lower_integer(struct lowering *l);
 bool lower_flow(struct lowering *l);
 bool lower_string(struct lowering *l);
@@ -304,29 +372,44 @@ bool lower_host(struct lowering *l);
 /* False when the CPU model does not offer the instruction's set: #UD. (features.c) */
 bool lower_is_offered(const struct lowering *l);
 
-/* Fills base, index, scale, disp, seg, INSN_PLAIN, INSN_MEMORY from a memory operand (RIP-relative becomes REG_BLOCK-relative). */
+/* Fills base, index, scale, disp, seg, INSN_PLAIN, INSN_MEMORY from a memory operand (RIP-relative
+ * becomes REG_BLOCK-relative). */
 void lower_memory(struct lowering *l, const ZydisDecodedOperand *operand);
-/* gpr index of a register operand; 8-bit registers give the byte offset. -1 if it is not a general register. */
+/* gpr index of a register operand; 8-bit registers give the byte offset. -1 if it is not a general
+ * register. */
 int lower_register(ZydisRegister r);
 
-/* The end of a block-ending handler that does not branch: RIP to the next instruction; use as `FINISH;`. */
-#define FINISH                                                                                                              \
-	do {                                                                                                                \
-		s->rip = interp_next_rip(s, i);                                                                                 \
-		c->taken = 2;                                                                                                   \
-		return;                                                                                                         \
+/* The end of a block-ending handler that does not branch: RIP to the next instruction; use as
+ * `FINISH;`. */
+#define FINISH                                  \
+	do {                                    \
+		s->rip = interp_next_rip(s, i); \
+		c->taken = 2;                   \
+		return;                         \
 	} while (0)
 
-/* ---- system.c and friends -------------------------------------------------------------------------------------------------- */
+/* ---- system.c and friends
+ * --------------------------------------------------------------------------------------------------
+ */
 
-enum event_kind { KIND_FAULT, KIND_SOFTWARE /* INT n, INT3, INTO */, KIND_HARDWARE /* external interrupt, NMI */ };
+enum event_kind {
+	KIND_FAULT,
+	KIND_SOFTWARE /* INT n, INT3, INTO */,
+	KIND_HARDWARE /* external interrupt, NMI */
+};
 
-/* Delivers a vector through the IVT or IDT in the present mode: pushes the frame, loads CS:RIP, clears IF/TF as the gate says. state.rip must be the
- * address to push. May raise (longjmp) with c->is_delivering set; run.c makes double and triple faults of that. Ends with interp_mode_changed(). */
-void interp_deliver(struct interp_vcpu *c, unsigned vector, enum event_kind kind, bool has_error, uint32_t error);
+/* Delivers a vector through the IVT or IDT in the present mode: pushes the frame, loads CS:RIP,
+ * clears IF/TF as the gate says. state.rip must be the address to push. May raise (longjmp) with
+ * c->is_delivering set; run.c makes double and triple faults of that. Ends with
+ * interp_mode_changed(). */
+void interp_deliver(struct interp_vcpu *c, unsigned vector, enum event_kind kind, bool has_error,
+		    uint32_t error);
 /* IRET for software interrupts in debugging etc. is system.c's own business. */
 
-/* Debug traps of DR7's data breakpoints, called by mem.c on slow accesses when any is enabled: records them in state.pending_db. */
-void interp_data_breakpoint(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes, enum access_kind kind);
-/* Instruction breakpoints of DR7 at state.rip; true if #DB must be raised before the instruction (RF considered). */
+/* Debug traps of DR7's data breakpoints, called by mem.c on slow accesses when any is enabled:
+ * records them in state.pending_db. */
+void interp_data_breakpoint(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes,
+			    enum access_kind kind);
+/* Instruction breakpoints of DR7 at state.rip; true if #DB must be raised before the instruction
+ * (RF considered). */
 bool interp_instruction_breakpoint(struct interp_vcpu *c);

@@ -1,0 +1,89 @@
+/*
+ * The block cache: decoded guest code, found by guest-physical address and mode.
+ *
+ * Blocks lie in one arena and are only ever freed all at once: an invalidated block stays where it
+ * is with key KEY_DEAD, which matches no mode, so that pointers to it from other blocks (chains)
+ * need no hunting. When the arena is full everything is dropped, between blocks. Pages with blocks
+ * carry PAGE_CODE; each has a bitmap of the 64-byte granules that hold code, so that data written
+ * beside code costs one test.
+ */
+#pragma once
+
+#include "engine/interp/interp.h"
+#include "memory/memory.h"
+
+#ifdef GNOMON_HARD
+#define BLOCK_ARENA_BYTES (64u << 10)
+#define BLOCK_HASH_BITS 6
+#else
+#define BLOCK_ARENA_BYTES (64u << 20)
+#define BLOCK_HASH_BITS 16
+#endif
+#define CODE_PAGE_HASH_BITS 12
+#define JUMP_CACHE_BITS 12
+
+struct code_page {
+	uint64_t gfn;
+	uint64_t granules;    /* bit n: bytes n*64..n*64+63 hold code */
+	struct block *blocks; /* by page_link */
+	struct code_page *link;
+};
+
+struct block_cache {
+	uint8_t *arena;
+	size_t arena_used;
+	struct block **hash;
+	struct code_page **pages;
+	struct block *jump_cache[1u << JUMP_CACHE_BITS]; /* by RIP: where indirect branches led */
+	uint64_t flush_count, decode_count, kill_count;
+	uint32_t generation; /* changes when everything was dropped: pointers to blocks are void */
+};
+
+struct host_stubs;
+
+#define BREAKPOINTS_MAX 64
+
+struct interp {
+	struct engine engine;
+	struct engine_config config;
+	struct interp_vcpu **vcpus;
+	unsigned vcpu_count;
+	struct block_cache cache;
+	struct host_stubs *stubs;
+	ZydisDecoder decoders[3]; /* 16, 32, 64 bit */
+	uint64_t breakpoints[BREAKPOINTS_MAX];
+	unsigned breakpoint_count;
+};
+
+int block_cache_init(struct interp *vm, struct error *e);
+void block_cache_fini(struct interp *vm);
+
+/* The block at `address` for c's mode, or NULL. */
+struct block *block_find(struct interp *vm, uint64_t address, uint8_t key);
+
+/* Decodes a block that starts at c's RIP, which lies at guest-physical `address`. May drop the
+ * whole cache first (generation changes). May raise a page fault of the second page of a
+ * page-crossing first instruction. Never NULL: undecodable bytes become a block that raises #UD. */
+struct block *block_decode(struct interp_vcpu *c, uint64_t address);
+
+/* Is the lone page-crossing instruction `b` at c's RIP still made of the same bytes? May raise a
+ * page fault. */
+bool block_still_crosses(struct interp_vcpu *c, const struct block *b);
+
+/* Is there decoded code in [address, address + size)? */
+bool block_covers(const struct interp *vm, uint64_t address, unsigned size_bytes);
+
+/* Drops everything. Between blocks only. */
+void block_flush(struct interp *vm);
+
+static inline unsigned block_jump_slot(uint64_t rip)
+{
+	return (unsigned)((rip ^ (rip >> JUMP_CACHE_BITS)) & ((1u << JUMP_CACHE_BITS) - 1));
+}
+
+/* Fills insns[] of a block from at most `available` bytes of one page (or of a lone page-crossing
+ * instruction). lower.c */
+void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, unsigned available,
+		 unsigned insns_max);
+/* The pseudo instruction that ends a block which does not end in a branch. */
+void lower_end(struct insn *out, unsigned offset, unsigned mode);
