@@ -17,7 +17,7 @@ struct table {
 
 static void heading(const struct table *t, const char *text, const char *columns)
 {
-	fprintf(t->out, "\n%s%-22s%s%s\n", t->is_fancy ? "\033[1m" : "", text, columns,
+	fprintf(t->out, "\n%s%-24s%s%s\n", t->is_fancy ? "\033[1m" : "", text, columns,
 		t->is_fancy ? "\033[0m" : "");
 }
 
@@ -28,7 +28,7 @@ static void put_counts(const struct table *t, const char *name, const uint64_t c
 {
 	char all[AMOUNT_TEXT_MAX], kernel[AMOUNT_TEXT_MAX], user[AMOUNT_TEXT_MAX];
 
-	fprintf(t->out, "  %-20s %15s %14s %14s", name,
+	fprintf(t->out, "  %-22s %15s %14s %14s", name,
 		count_text(count[RING_KERNEL] + count[RING_USER], ',', all),
 		count_text(count[RING_KERNEL], ',', kernel),
 		count_text(count[RING_USER], ',', user));
@@ -51,7 +51,7 @@ static void put_sum(const struct table *t, const char *name, struct amount a, st
 {
 	char cost[AMOUNT_TEXT_MAX];
 
-	fprintf(t->out, "  %-80s %18s %6.2f%%\n", name, amount_text(a, ',', cost),
+	fprintf(t->out, "  %-82s %18s %6.2f%%\n", name, amount_text(a, ',', cost),
 		amount_percent(a, whole));
 }
 
@@ -87,8 +87,10 @@ static void put_unpriced(const struct table *t)
 	for (int e = 0; e < EVENT_COUNT; e++) {
 		const struct bill_line *l = &t->bill->line[e];
 
-		if (l->side == SIDE_NONE && !l->is_unavailable && bill_count(l))
-			put_counts(t, event_name(l->event), l->count), fputc('\n', t->out);
+		if (l->side == SIDE_NONE && !l->is_unavailable && bill_count(l)) {
+			put_counts(t, event_name(l->event), l->count);
+			fputc('\n', t->out);
+		}
 	}
 }
 
@@ -160,11 +162,32 @@ static void put_vcpus(const struct table *t)
 		char work[AMOUNT_TEXT_MAX], misses[AMOUNT_TEXT_MAX], exits[AMOUNT_TEXT_MAX];
 		const struct ledger *l = in->ledgers[v];
 
-		fprintf(t->out, "  %-20u %15s %14s %14s\n", v,
+		fprintf(t->out, "  %-22u %15s %14s %14s\n", v,
 			count_text(ledger_total(l, EVENT_INSTRUCTION), ',', work),
 			count_text(ledger_total(l, EVENT_TLB_MISS), ',', misses),
 			count_text(ledger_group_total(l, GROUP_EXIT), ',', exits));
 	}
+}
+
+/* How long the walks were: 24 for a cold 4x4 nested one, 4 for a native one. */
+static void put_walks(const struct table *t)
+{
+	static const char *const dimensions[] = {"guest", "host", "shadow"};
+	const struct bill_line *line = t->bill->line;
+	uint64_t misses = bill_count(&line[EVENT_TLB_MISS]);
+
+	if (!misses || t->bill->input->is_unavailable[GROUP_WALK])
+		return;
+	fprintf(t->out, "\n  references for each walk of the tables:");
+	for (int d = 0; d < 3; d++) {
+		uint64_t references = 0;
+
+		for (int level = 0; level < 5; level++)
+			references += bill_count(&line[EVENT_WALK_G1 + 5 * d + level]);
+		fprintf(t->out, "%s %.2f %s", d ? "," : "", (double)references / (double)misses,
+			dimensions[d]);
+	}
+	fputc('\n', t->out);
 }
 
 static void put_total_line(const struct table *t, const char *name, struct amount a,
@@ -172,7 +195,7 @@ static void put_total_line(const struct table *t, const char *name, struct amoun
 {
 	char text[AMOUNT_TEXT_MAX];
 
-	fprintf(t->out, "  %-20s %20s  %s\n", name, amount_text(a, ',', text), rest);
+	fprintf(t->out, "  %-22s %20s  %s\n", name, amount_text(a, ',', text), rest);
 }
 
 static void put_totals(const struct table *t)
@@ -210,6 +233,7 @@ int bill_write_table(FILE *out, const struct bill *b, bool is_fancy)
 	put_unpriced(&t);
 	put_side(&t, SIDE_NATIVE, "Native part");
 	put_side(&t, SIDE_OVERHEAD, "Overhead");
+	put_walks(&t);
 	put_exits(&t);
 	put_vcpus(&t);
 	put_totals(&t);

@@ -1,0 +1,304 @@
+/* Profiles: the shipped ones are complete and say what shared facts they state; each kind of
+ * malformed one has its message. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "hw/hw.h"
+
+static struct profile *load(const char *name)
+{
+	struct error e = {0};
+	struct profile *p = NULL;
+
+	if (profile_load(name, &p, &e))
+		fail_msg("%s: %s", name, e.text);
+	return p;
+}
+
+static void test_shipped_profiles_are_complete(void **state)
+{
+	size_t count = 0;
+
+	for (; profile_name(count); count++) {
+		struct profile *p = load(profile_name(count));
+
+		assert_string_equal(p->name, profile_name(count));
+		assert_true(p->fact_count > 80);
+		for (int e = 0; e < EVENT_COUNT; e++) {
+			const struct price *price = profile_price(p, (enum event)e);
+
+			if (event_must_be_priced((enum event)e))
+				assert_true(price->is_priced && price_millis(price) > 0);
+			for (int part = 0; part < PRICE_PART_COUNT; part++)
+				if (price->has_part[part])
+					assert_true(strlen(price->part[part].source) > 8);
+			if (event_group((enum event)e) == GROUP_EXIT)
+				assert_true(price->has_part[PRICE_HARDWARE] &&
+					    price->has_part[PRICE_SOFTWARE]);
+		}
+		profile_destroy(p);
+	}
+	assert_int_equal(count, 2);
+}
+
+static void test_files_are_what_is_built_in(void **state)
+{
+	for (size_t i = 0; profile_name(i); i++) {
+		char path[300];
+
+		snprintf(path, sizeof(path), "%s/profiles/%s.json", SOURCE_ROOT, profile_name(i));
+		struct profile *p = load(path);
+		assert_string_equal(p->name, profile_name(i));
+		assert_string_equal(p->origin, path);
+		profile_destroy(p);
+	}
+}
+
+static void test_barcelona(void **state)
+{
+	struct profile *p = load("k10-2350");
+	const struct tlb_geometry *g = &p->tlb;
+
+	assert_int_equal(p->frequency_hz, 2000000000);
+	assert_int_equal(g->l1d.array_count, 1);
+	assert_int_equal(g->l1d.array[0].entries, 48);
+	assert_int_equal(g->l1d.array[0].ways, 0);
+	assert_int_equal(g->l1d.array[0].sizes, TLB_ALL_SIZES);
+	assert_int_equal(g->l2d.array[0].entries, 512);
+	assert_int_equal(g->l2d.array[0].ways, 4);
+	assert_int_equal(g->l2i.array[0].entries, 512);
+	assert_true(g->tagged && !g->pcid && !g->l2_unified);
+	assert_int_equal(g->walk_cache.nested_tlb_entries, 16);
+	assert_int_equal(p->latency[CACHE_L1D].millis, 3000);
+	assert_int_equal(profile_price(p, EVENT_EXIT_CPUID)->part[PRICE_HARDWARE].millis, 1300000);
+	profile_destroy(p);
+}
+
+static void test_skylake(void **state)
+{
+	struct profile *p = load("skylake-sp");
+	const struct tlb_geometry *g = &p->tlb;
+
+	assert_int_equal(g->l1d.array_count, 3);
+	assert_int_equal(g->l2d.array[0].entries, 1536);
+	assert_int_equal(g->l2d.array[0].ways, 12);
+	assert_int_equal(g->l2i.array_count, 0);
+	assert_true(g->tagged && g->pcid && g->l2_unified);
+	assert_int_equal(profile_price(p, EVENT_GUEST_CR3_WRITE)->part[0].mark, MARK_READ);
+	profile_destroy(p);
+}
+
+static void expect_load_error(const char *name, int code, const char *text)
+{
+	struct error e = {0};
+	struct profile *p = NULL;
+
+	assert_int_equal(profile_load(name, &p, &e), code);
+	assert_null(p);
+	if (!strstr(e.text, text))
+		fail_msg("\"%s\" is not in \"%s\"", text, e.text);
+}
+
+static void test_names_and_files_that_are_not(void **state)
+{
+	expect_load_error("skylake-ps", -2, "did you mean \"skylake-sp\"?");
+	expect_load_error("vax", -2, "there are: k10-2350, skylake-sp");
+	expect_load_error("", -2, "no profile is called");
+	expect_load_error("/nowhere/x.json", -2, "No such file");
+	expect_load_error("/tmp", -22, "not a regular file");
+	expect_load_error("/dev/zero", -22, "not a regular file");
+	expect_load_error("/dev/null", -22, "not a regular file");
+	expect_load_error("../etc.json", -2, "../etc.json");
+}
+
+static void test_files_that_are_no_profiles(void **state)
+{
+	char path[] = "/tmp/gnomon-profile-XXXXXX.json";
+	int fd = mkstemps(path, 5);
+
+	assert_true(fd >= 0);
+	expect_load_error(path, -22, "line 1"); /* empty */
+	assert_int_equal(write(fd, "\0\377{", 3), 3);
+	expect_load_error(path, -22, path);
+	assert_int_equal(ftruncate(fd, 2 << 20), 0);
+	expect_load_error(path, -22, "larger than 1 MB");
+	close(fd);
+	unlink(path);
+}
+
+/* One edit of a good profile, and what the refusal must say. */
+struct edit {
+	const char *from, *to; /* the first `from` becomes `to` */
+	const char *message;
+};
+
+static void expect_refusal(const struct edit *edit)
+{
+	size_t size_bytes;
+	const char *good = profile_builtin_text(0, &size_bytes);
+	const char *at = strstr(good, edit->from);
+	struct error e = {0};
+	struct profile *p = NULL;
+	char *text;
+
+	if (!at)
+		fail_msg("the profile has no %s", edit->from);
+	assert_true(asprintf(&text, "%.*s%s%s", (int)(at - good), good, edit->to,
+			     at + strlen(edit->from)) > 0);
+	if (!profile_parse("x.json", text, strlen(text), &p, &e))
+		fail_msg("accepted: %s instead of %s", edit->to, edit->from);
+	if (!strstr(e.text, edit->message))
+		fail_msg("\"%s\" is not in \"%s\"", edit->message, e.text);
+	assert_int_equal(e.code, -22);
+	assert_null(p);
+	free(text);
+}
+
+static const struct edit edits[] = {
+	{"{", "", "x.json: line"},
+	{"\"schema\": \"gnomon-profile\"", "\"schema\": \"other\"",
+	 "\"schema\" must be \"gnomon-profile\""},
+	{"\"version\": 1", "\"version\": 2", "\"version\" must be 1"},
+	{"\"version\": 1", "\"version\": 1, \"version\": 1", "duplicate"},
+	{"\"name\": \"k10-2350\"", "\"name\": \"\"", "\"name\" must be a string that is not empty"},
+	{"\"name\": \"k10-2350\"", "\"name\": \"a/b\"", "\"name\" must have no '/'"},
+	{"\"name\": \"k10-2350\"", "\"name\": \"a\\tb\"", "control character"},
+	{"\"caches\"", "\"cache\"", "x.json: .: unknown key \"cache\"; did you mean \"caches\"?"},
+	{"\"frequency\"", "\"zzzzzzzzzzz\"", "there may be: schema, version"},
+	{"\"value\": 2000000000", "\"value\": 0",
+	 ".frequency: \"value\" must be an integer from 1000000 to 100000000000"},
+	{"\"value\": 2000000000", "\"value\": \"fast\"", "\"value\" must be a number"},
+	{"\"value\": 2000000000", "\"value\": 1e300", "\"value\" must be an integer"},
+	{"\"value\": 2000000000", "\"value\": 9223372036854775807", "\"value\" must be an integer"},
+	{"\"unit\": \"hz\"", "\"unit\": \"GHz\"", "\"unit\" is \"GHz\"; here it must be \"hz\""},
+	{"\"unit\": \"hz\", ", "", ".frequency: \"unit\" is missing"},
+	{"\"class\": \"K\"", "\"class\": \"X\"",
+	 "\"class\" is \"X\", which is none of S, T, K, D, E"},
+	{"\"source\"", "\"sourc\"", ".frequency: unknown key \"sourc\"; did you mean \"source\"?"},
+	{"\"tagged\": {\"value\": true", "\"tagged\": {\"value\": 1",
+	 ".tlb.tagged: \"value\" must be true or false"},
+	{"\"entries\": 48", "\"entries\": 0",
+	 ".tlb.l1d[0]: \"entries\" must be an integer from 1 to 65536"},
+	{"\"entries\": 512, \"ways\": 4", "\"entries\": 500, \"ways\": 4",
+	 ".tlb.l2d[0]: 500 entries in 4 ways are no power of two of sets"},
+	{"\"sizes\": [\"4K\", \"2M\"", "\"sizes\": [\"4K\", \"4K\"", "at most once"},
+	{"\"sizes\": [\"4K\", \"2M\"", "\"sizes\": [\"8K\"", "at most once"},
+	{"\"sizes\": [\"4K\", \"2M\", \"4M\", \"1G\"]", "\"sizes\": []",
+	 ".tlb.l1d[0]: \"sizes\" must be a list of page sizes"},
+	{"\"sizes\": [\"4K\", \"2M\", \"4M\", \"1G\"]", "\"sizes\": [\"2M\"]",
+	 ".tlb: \"l1d\" must have an array that holds 4K pages"},
+	{"\"l2_unified\": {\"value\": false", "\"l2_unified\": {\"value\": true",
+	 ".tlb: \"l2i\" must be empty"},
+	{"\"l1d\": [", "\"l1d\": 7, \"l1x\": [", "unknown key \"l1x\""},
+	{"\"walk_cache\": {", "\"walk_cache\": {\"pte\": 3, ",
+	 ".tlb.walk_cache: unknown key \"pte\"; did you mean \"pde\"?"},
+	{"\"dram\"", "\"dran\"", ".caches: unknown key \"dran\"; did you mean \"dram\"?"},
+	{"\"tlb.l2_hit\"", "\"tlb.l2_hits\"",
+	 ".prices: no event is called \"tlb.l2_hits\"; did you mean \"tlb.l2_hit\"?"},
+	{"\"walk.guest.l1\": ", "\"walk.guest.l1\": 5, \"unhandled.msr\": ",
+	 ".prices[\"walk.guest.l1\"]: must be an object"},
+	{"\"instruction\": {\"value\": 1", "\"instruction\": {\"value\": -1",
+	 ".prices.instruction: \"value\" must be a number with at most three decimals"},
+	{"\"instruction\": {\"value\": 1", "\"instruction\": {\"value\": 0.0001",
+	 "at most three decimals"},
+	{"\"instruction\": {\"value\": 1", "\"instruction\": {\"value\": 1000000001",
+	 "from 0 to 1000000000"},
+	{"\"transition\"", "\"trans\"", ".prices[\"exit.*\"]: unknown key \"trans\""},
+	{"\"instruction\": ", "\"unhandled.msr\": ",
+	 ".prices: the price of \"instruction\" is missing (guest instructions retired"},
+};
+
+static void test_each_malformed_profile_has_its_message(void **state)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(edits); i++)
+		expect_refusal(&edits[i]);
+}
+
+static void test_every_truncation_is_refused(void **state)
+{
+	size_t size_bytes;
+	const char *good = profile_builtin_text(0, &size_bytes);
+
+	for (size_t n = 0; n + 2 < size_bytes; n += 37) {
+		struct error e = {0};
+		struct profile *p = NULL;
+
+		assert_int_equal(profile_parse("cut", good, n, &p, &e), -22);
+		assert_true(e.text[0]);
+	}
+}
+
+static struct profile *parse_edited(const char *from, const char *to)
+{
+	size_t size_bytes;
+	const char *good = profile_builtin_text(0, &size_bytes);
+	const char *at = strstr(good, from);
+	struct profile *p = NULL;
+	struct error e = {0};
+	char *text;
+
+	assert_non_null(at);
+	assert_true(asprintf(&text, "%.*s%s%s", (int)(at - good), good, to, at + strlen(from)) > 0);
+	if (profile_parse("edited", text, strlen(text), &p, &e))
+		fail_msg("%s", e.text);
+	free(text);
+	return p;
+}
+
+static void test_prices_may_have_thousandths(void **state)
+{
+	struct profile *p = parse_edited("\"instruction\": {\"value\": 1",
+					 "\"instruction\": {\"value\": 0.123");
+
+	assert_int_equal(price_millis(profile_price(p, EVENT_INSTRUCTION)), 123);
+	profile_destroy(p);
+	p = parse_edited("\"instruction\": {\"value\": 1", "\"instruction\": {\"value\": 6.5");
+	assert_int_equal(price_millis(profile_price(p, EVENT_INSTRUCTION)), 6500);
+	profile_destroy(p);
+}
+
+static void test_exits_without_a_price_take_the_default(void **state)
+{
+	size_t size_bytes;
+	const char *at = strstr(profile_builtin_text(0, &size_bytes), "\"exit.task_switch\"");
+	char *member = strndup(at, (size_t)(strstr(at, "},\n\t\t\"") + 2 - at));
+	struct profile *p = parse_edited(member, "");
+	const struct price *price = profile_price(p, EVENT_EXIT_TASK_SWITCH);
+
+	free(member);
+
+	assert_int_equal(price_millis(price), price_millis(profile_price(p, EVENT_EXIT_WBINVD)));
+	profile_destroy(p);
+}
+
+static void test_destroy_takes_null(void **state)
+{
+	profile_destroy(NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_shipped_profiles_are_complete),
+		cmocka_unit_test(test_files_are_what_is_built_in),
+		cmocka_unit_test(test_barcelona),
+		cmocka_unit_test(test_skylake),
+		cmocka_unit_test(test_names_and_files_that_are_not),
+		cmocka_unit_test(test_files_that_are_no_profiles),
+		cmocka_unit_test(test_each_malformed_profile_has_its_message),
+		cmocka_unit_test(test_every_truncation_is_refused),
+		cmocka_unit_test(test_prices_may_have_thousandths),
+		cmocka_unit_test(test_exits_without_a_price_take_the_default),
+		cmocka_unit_test(test_destroy_takes_null),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
