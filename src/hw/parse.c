@@ -92,7 +92,7 @@ static int read_sizes(struct reader *r, const json_t *object, uint8_t *out)
 		if (!text || k == ARRAY_COUNT(size_names) || (*out & size_names[k].bit))
 			return reader_refuse(
 				r,
-				"\"sizes\" holds each of \"4K\", \"2M\", \"4M\", \"1G\" at most once");
+				"\"sizes\" are \"4K\", \"2M\", \"4M\", \"1G\", each at most once");
 		*out |= size_names[k].bit;
 	}
 	if (!*out)
