@@ -87,7 +87,8 @@ void native_run(const struct test_state *start, unsigned mode, struct test_state
 struct guest;
 int guest_create(struct guest **out, const char *cpu);
 void guest_destroy(struct guest *guest);
-uint8_t *guest_data(struct guest *guest); /* DATA_BYTES */
+uint8_t *guest_data(struct guest *guest);     /* DATA_BYTES */
+struct vcpu *guest_vcpu(struct guest *guest); /* for control registers, which stay as set */
 void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes, unsigned count);
 void guest_run(struct guest *guest, const struct test_state *start, unsigned mode,
 	       struct test_state *out);

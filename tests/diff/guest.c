@@ -177,6 +177,7 @@ int guest_create(struct guest **out, const char *cpu)
 	fill_tables(guest);
 	fill_descriptors(guest);
 	set_system_state(&guest->vcpu->state);
+	guest->vcpu->state.xcr0 = cpu_xcr0_mask(&guest->model);
 	*out = guest;
 	return 0;
 }
@@ -196,6 +197,11 @@ void guest_destroy(struct guest *guest)
 uint8_t *guest_data(struct guest *guest)
 {
 	return guest->ram + DATA_GPA;
+}
+
+struct vcpu *guest_vcpu(struct guest *guest)
+{
+	return guest->vcpu;
 }
 
 void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes, unsigned count)
@@ -226,7 +232,6 @@ static void put_state(struct guest *guest, const struct test_state *t, unsigned 
 	s->fpu.fip = t->x87.fip;
 	s->fpu.fdp = t->x87.fdp;
 	s->fpu.mxcsr = t->mxcsr;
-	s->xcr0 = cpu_xcr0_mask(&guest->model);
 	s->seg[SEG_CS] = mode == 64 ? segment(USER_CS, 0xa0fb) : segment(USER_CS32, 0xc0fb);
 	s->seg[SEG_SS] = s->seg[SEG_DS] = s->seg[SEG_ES] = segment(USER_DS, 0xc0f3);
 	s->seg[SEG_FS] = s->seg[SEG_GS] = segment(USER_DS, 0xc0f3);
