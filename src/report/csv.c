@@ -66,7 +66,7 @@ static void put_facts(FILE *out, const struct report_input *in)
 	put_number_fact(out, "vcpus", "vcpus", in->vcpu_count);
 	put_number_fact(out, "guest_levels", "levels", in->guest_levels);
 	put_number_fact(out, "virtual_cycles", "cycles", in->virtual_cycles);
-	put_number_fact(out, "host_cpu_time", "ns", in->host_ns);
+	put_number_fact(out, "host_time", "ns", in->host_ns);
 	put_number_fact(out, "peak_rss", "bytes", in->peak_rss_bytes);
 }
 

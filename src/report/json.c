@@ -122,7 +122,7 @@ static json_t *json_run(const struct report_input *in)
 		const char *name, *unit;
 		uint64_t value;
 	} facts[] = {{"virtual_time", "cycles", in->virtual_cycles},
-		     {"host_cpu_time", "ns", in->host_ns},
+		     {"host_time", "ns", in->host_ns},
 		     {"peak_rss", "bytes", in->peak_rss_bytes}};
 
 	if (in->engine)

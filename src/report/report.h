@@ -33,7 +33,7 @@ struct report_input {
 	const char *engine;    /* may be NULL */
 	const char *scope;     /* what the ledgers cover; NULL: "the whole run" */
 	bool is_unavailable[GROUP_COUNT]; /* groups that the engine cannot count */
-	/* Facts of the run; 0: not known. `host_ns` is processor time. */
+	/* Facts of the run; 0: not known. */
 	uint64_t virtual_cycles;
 	uint64_t host_ns;
 	uint64_t peak_rss_bytes;

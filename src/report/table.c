@@ -71,7 +71,7 @@ static void put_head(const struct table *t)
 	if (in->virtual_cycles)
 		fprintf(t->out, ", %s virtual cycles", count_text(in->virtual_cycles, ',', text));
 	if (in->host_ns)
-		fprintf(t->out, ", %.2f s of host CPU time", (double)in->host_ns / 1e9);
+		fprintf(t->out, ", %.2f s of host time", (double)in->host_ns / 1e9);
 	if (in->peak_rss_bytes)
 		fprintf(t->out, ", %" PRIu64 " MB at most", in->peak_rss_bytes >> 20);
 	fputc('\n', t->out);
