@@ -121,7 +121,8 @@ int cmd_profile(int argc, char **argv)
 		return check_profiles(argc - 2, argv + 2);
 
 	const char *near = nearest(argv[1], ARRAY_COUNT(verbs), verb_name, NULL);
-	snprintf(text, sizeof(text), "unknown \"%.60s\"; %s%s", argv[1],
-		 near ? "did you mean " : "there are list, show and check", near ? near : "");
+	snprintf(text, sizeof(text), "unknown \"%.60s\"; %s%s%s", argv[1],
+		 near ? "did you mean '" : "there are list, show and check", near ? near : "",
+		 near ? "'?" : "");
 	return cli_usage_error("profile", text);
 }

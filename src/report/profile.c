@@ -5,6 +5,9 @@
 
 #include "report/report.h"
 
+/* "48 entries, fully associative, 4K 2M 4M 1G" is the widest. */
+#define VALUE_COLUMNS 43
+
 static int check_stream(FILE *out, struct error *e)
 {
 	if (!fflush(out) && !ferror(out))
@@ -31,6 +34,14 @@ int report_profile_basis(FILE *out, const struct profile *p, struct error *e)
 	return check_stream(out, e);
 }
 
+/* How wide the unit is printed, so that value and unit together fill a column. */
+static int pad_after(const struct fact *f)
+{
+	int used = (int)strlen(f->value) + (*f->unit ? 1 : 0);
+
+	return used < VALUE_COLUMNS ? VALUE_COLUMNS - used : 0;
+}
+
 int report_profile_show(FILE *out, const struct profile *p, bool is_json, struct error *e)
 {
 	if (is_json) {
@@ -49,8 +60,8 @@ int report_profile_show(FILE *out, const struct profile *p, bool is_json, struct
 	for (size_t i = 0; i < p->fact_count; i++) {
 		const struct fact *f = &p->facts[i];
 
-		fprintf(out, "%-46s %12s %-7s %c  %s\n", f->path, f->value, f->unit,
-			mark_letter(f->mark), f->source);
+		fprintf(out, "%-42s %s%s%-*s %c  %s\n", f->path, f->value, *f->unit ? " " : "",
+			pad_after(f), f->unit, mark_letter(f->mark), f->source);
 	}
 	return check_stream(out, e);
 }
