@@ -225,7 +225,14 @@ void lapic_reset_registers(struct lapic *l)
 
 static void lapic_init_signal(void *opaque)
 {
-	lapic_reset_registers(opaque);
+	struct lapic *l = opaque;
+	bool is_startup_held = l->state.is_startup_held;
+	uint8_t startup_vector = l->state.startup_vector;
+	lapic_reset_registers(l);
+	if (is_startup_held) {
+		l->vcpu->state.sipi_vector = startup_vector;
+		vcpu_request(l->vcpu, REQUEST_SIPI);
+	}
 }
 
 static const struct apic_ops lapic_apic_ops = {
@@ -261,6 +268,8 @@ static int lapic_resume(struct device *d, struct error *e)
 		return error_set(e, -EINVAL, "APIC id %u, expected %u", s->id, l->config.index);
 	if (s->lint_level[0] > 1 || s->lint_level[1] > 1 || s->tpr > 0xff)
 		return error_set(e, -EINVAL, "a register has bits that do not exist");
+	if (s->is_timer_running && !s->timer_initial)
+		return error_set(e, -EINVAL, "the timer counts from 0");
 	lapic_timer_arm(l);
 	lapic_update(l);
 	return 0;

@@ -53,7 +53,10 @@ struct lapic_state {
 	uint64_t tsc_deadline;	  /* the MSR; 0 = disarmed */
 	uint8_t lint_level[2];	  /* the pins */
 	uint8_t is_timer_running; /* one-shot: not expired yet */
-	uint8_t unused[5];
+	uint8_t is_startup_held;  /* a SIPI came while INIT waits to be taken: it is for after that
+				   */
+	uint8_t startup_vector;
+	uint8_t unused[3];
 };
 
 struct apic_hub;

@@ -46,12 +46,19 @@ static bool deliver(struct lapic *l, const struct apic_message *m)
 		lapic_accept(l, m->vector, m->is_level);
 		return m->vector >= 16;
 	case DELIVER_NMI: vcpu_request(v, REQUEST_NMI); return true;
-	case DELIVER_INIT: vcpu_request(v, REQUEST_INIT); return true;
+	case DELIVER_INIT:
+		vcpu_withdraw(v, REQUEST_SIPI); /* of before: INIT undoes it */
+		l->state.is_startup_held = 0;
+		vcpu_request(v, REQUEST_INIT);
+		return true;
 	case DELIVER_STARTUP:
 		/* Only a processor that waits for it, or soon will, takes it. */
-		if (v->state.activity != ACTIVITY_WAIT_SIPI &&
-		    !(atomic_load(&v->requests) & REQUEST_INIT))
+		if (atomic_load(&v->requests) & REQUEST_INIT) {
+			l->state.is_startup_held = 1; /* taking INIT clears the vcpu's */
+			l->state.startup_vector = m->vector;
+		} else if (v->state.activity != ACTIVITY_WAIT_SIPI) {
 			return false;
+		}
 		v->state.sipi_vector = m->vector;
 		vcpu_request(v, REQUEST_SIPI);
 		return true;
