@@ -30,7 +30,8 @@ struct pit_channel {
 
 struct pit_state {
 	struct pit_channel channel[3];
-	uint8_t speaker; /* port 0x61 bits 1:0 as written */
+	uint64_t settled_tick; /* channel 0's edges up to here have been delivered */
+	uint8_t speaker;       /* port 0x61 bits 1:0 as written */
 	uint8_t unused[7];
 };
 
