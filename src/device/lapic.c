@@ -270,6 +270,8 @@ static int lapic_resume(struct device *d, struct error *e)
 		return error_set(e, -EINVAL, "a register has bits that do not exist");
 	if (s->is_timer_running && !s->timer_initial)
 		return error_set(e, -EINVAL, "the timer counts from 0");
+	if (s->is_timer_running && (!s->timer_initial || !s->timer_first))
+		return error_set(e, -EINVAL, "a timer that runs without a count");
 	lapic_timer_arm(l);
 	lapic_update(l);
 	return 0;

@@ -296,10 +296,14 @@ static void pic_reset(struct device *d)
 
 static int pic_resume(struct device *d, struct error *e)
 {
-	const struct pic_state *s = d->state;
-	for (unsigned i = 0; i < 2; i++)
-		if (s->chip[i].lowest > 7 || s->chip[i].init_step > 4 || s->chip[i].init_step == 1)
+	struct pic *p = (struct pic *)d;
+	for (unsigned i = 0; i < 2; i++) {
+		const struct pic_chip *c = &p->state.chip[i];
+		if (c->lowest > 7 || c->init_step > 4 || c->init_step == 1)
 			return error_set(e, -EINVAL, "impossible priority or initialisation step");
+	}
+	/* An APIC that was loaded before has asked a PIC that was not. */
+	update(p);
 	return 0;
 }
 
