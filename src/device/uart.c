@@ -1,142 +1,145 @@
 /*
- * The 16550A. The transmitter is infinitely fast: a byte written has left, so LSR says "empty"
- * always and only the interrupt needs a memory (is_thre_pending). The receiver is a FIFO that the
- * outside fills as far as there is room; nothing overruns but what the guest sends to itself in
- * loopback.
- *
- * Invariant: after each access the line is what update_irq() computes from the state, and the timer
- * is armed only while a character timeout could raise it.
+ * The 16550A. The transmitter is infinitely fast: a byte written has left before the next
+ * instruction, so the holding register is always empty and the interrupt says so at once. The
+ * receiver is as fast as somebody offers bytes.
  */
 #include "device/uart.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define PORTS 8
-#define BASE_BAUD 115200u
+enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH };
 
-#define IER_RX 0x01u
-#define IER_THRE 0x02u
-#define IER_LINE 0x04u
-#define IER_MODEM 0x08u
+#define IER_RX 0x01
+#define IER_THRE 0x02
+#define IER_LINE 0x04
+#define IER_MODEM 0x08
 
-#define IIR_NONE 0x01u
-#define IIR_MODEM 0x00u
-#define IIR_THRE 0x02u
-#define IIR_RX 0x04u
-#define IIR_LINE 0x06u
-#define IIR_TIMEOUT 0x0cu
-#define IIR_FIFO 0xc0u
+#define IIR_NONE 0x01
+#define IIR_MODEM 0x00
+#define IIR_THRE 0x02
+#define IIR_RX 0x04
+#define IIR_LINE 0x06
+#define IIR_TIMEOUT 0x0c
+#define IIR_FIFO 0xc0
 
-#define FCR_ENABLE 0x01u
-#define FCR_CLEAR_RX 0x02u
-#define FCR_KEPT 0xc9u
+#define FCR_ENABLE 0x01
+#define FCR_CLEAR_RX 0x02
+#define FCR_KEPT 0xc9
 
-#define LCR_DLAB 0x80u
+#define LCR_DLAB 0x80
 
-#define MCR_DTR 0x01u
-#define MCR_RTS 0x02u
-#define MCR_OUT1 0x04u
-#define MCR_OUT2 0x08u
-#define MCR_LOOP 0x10u
+#define MCR_DTR 0x01
+#define MCR_RTS 0x02
+#define MCR_OUT1 0x04
+#define MCR_OUT2 0x08
+#define MCR_LOOP 0x10
 
-#define LSR_READY 0x01u
-#define LSR_OVERRUN 0x02u
-#define LSR_ERRORS 0x1eu
-#define LSR_EMPTY 0x60u
+#define LSR_READY 0x01
+#define LSR_OVERRUN 0x02
+#define LSR_ERRORS 0x1e
+#define LSR_THRE 0x20
+#define LSR_IDLE 0x40
 
-#define MSR_DELTAS 0x0fu
-#define MSR_CTS 0x10u
-#define MSR_DSR 0x20u
-#define MSR_RI 0x40u
-#define MSR_DCD 0x80u
-#define MSR_TRAILING_RI 0x04u
+#define MSR_CHANGES 0x0f
+#define MSR_CTS 0x10
+#define MSR_DSR 0x20
+#define MSR_RI 0x40
+#define MSR_DCD 0x80
 
-/* What the other end shows: it is there, and ready. */
-#define MSR_PEER (MSR_CTS | MSR_DSR | MSR_DCD)
+#define UART_HZ 115200u /* characters' bits per second at divisor 1 */
+#define BITS_PER_CHARACTER 10
+#define TIMEOUT_CHARACTERS 4
 
-static unsigned capacity(const struct uart_state *s)
+static unsigned fifo_size(const struct uart_state *s)
 {
 	return s->fcr & FCR_ENABLE ? UART_FIFO_BYTES : 1;
 }
 
-static unsigned trigger(const struct uart_state *s)
+static unsigned trigger_level(const struct uart_state *s)
 {
-	static const uint8_t levels[4] = {1, 4, 8, 14};
+	static const uint8_t levels[] = {1, 4, 8, 14};
 	return s->fcr & FCR_ENABLE ? levels[s->fcr >> 6] : 1;
 }
 
-static unsigned pending(const struct uart_state *s)
+/* What the IIR says, by priority. */
+static uint8_t interrupt_id(const struct uart_state *s)
 {
-	if (s->ier & IER_LINE && s->lsr & LSR_ERRORS)
+	if ((s->ier & IER_LINE) && (s->lsr & LSR_ERRORS))
 		return IIR_LINE;
-	if (s->ier & IER_RX && s->fifo_count >= trigger(s))
+	if ((s->ier & IER_RX) && s->fifo_count >= trigger_level(s))
 		return IIR_RX;
-	if (s->ier & IER_RX && s->is_timeout && s->fifo_count)
+	if ((s->ier & IER_RX) && s->is_timeout)
 		return IIR_TIMEOUT;
-	if (s->ier & IER_THRE && s->is_thre_pending)
+	if ((s->ier & IER_THRE) && s->is_thre_pending)
 		return IIR_THRE;
-	if (s->ier & IER_MODEM && s->msr & MSR_DELTAS)
+	if ((s->ier & IER_MODEM) && (s->msr & MSR_CHANGES))
 		return IIR_MODEM;
 	return IIR_NONE;
 }
 
-/* Four characters' time after the last one came or was read. */
-static uint64_t timeout_cycles(struct uart *u)
+static uint64_t timeout_cycles(const struct uart *u)
 {
-	const struct uart_state *s = &u->state;
-	uint64_t divisor = s->divisor_low | (uint64_t)s->divisor_high << 8;
-	uint64_t frame = 1 + 5 + (s->lcr & 3) + (s->lcr & 4 ? 2 : 1) + (s->lcr & 8 ? 1 : 0);
-	return clock_cycles_from_ticks(u->clock, BASE_BAUD, 4 * frame * (divisor ? divisor : 1));
+	unsigned divisor = u->state.divisor_low | u->state.divisor_high << 8;
+	uint64_t bits = (uint64_t)TIMEOUT_CHARACTERS * BITS_PER_CHARACTER * (divisor ? divisor : 1);
+	return clock_cycles_from_ticks(u->clock, UART_HZ, bits);
 }
 
-static void update_timer(struct uart *u)
-{
-	const struct uart_state *s = &u->state;
-	bool is_waiting = s->ier & IER_RX && !s->is_timeout && s->fifo_count &&
-			  s->fifo_count < trigger(s);
-	if (!is_waiting) {
-		timer_cancel(u->clock, &u->timer);
-		return;
-	}
-	uint64_t deadline = s->last_rx_cycles + timeout_cycles(u);
-	if (!u->timer.is_armed || u->timer.deadline_cycles != deadline)
-		timer_arm(u->clock, &u->timer, deadline);
-}
-
-/* OUT2 is the gate between the chip and the interrupt controller on every PC; loopback cuts it off.
+/* The line, and the timer of bytes that lie below the trigger level. OUT2 gates the line on a PC.
  */
-static void update_irq(struct uart *u)
+static void update(struct uart *u)
 {
 	const struct uart_state *s = &u->state;
-	bool is_gated = (s->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2;
-	irq_line_set(&u->irq, is_gated && pending(s) != IIR_NONE);
-	update_timer(u);
+	bool is_waiting = (s->fcr & FCR_ENABLE) && (s->ier & IER_RX) && s->fifo_count &&
+			  s->fifo_count < trigger_level(s) && !s->is_timeout;
+	if (is_waiting)
+		timer_arm(u->clock, &u->timer, s->last_rx_cycles + timeout_cycles(u));
+	else
+		timer_cancel(u->clock, &u->timer);
+	bool is_gated = (s->mcr & MCR_OUT2) && !(s->mcr & MCR_LOOP);
+	irq_line_set(&u->irq, is_gated && interrupt_id(s) != IIR_NONE);
 }
 
-static void timeout_fired(void *opaque, uint64_t deadline_cycles)
+static void uart_fire(void *opaque, uint64_t deadline_cycles)
 {
 	struct uart *u = opaque;
 	u->state.is_timeout = 1;
-	update_irq(u);
+	update(u);
 }
 
-static void fifo_push(struct uart *u, uint8_t byte)
+static void push(struct uart *u, uint8_t byte)
 {
 	struct uart_state *s = &u->state;
+	if (s->fifo_count >= fifo_size(s)) {
+		s->lsr |= LSR_OVERRUN;
+		return;
+	}
 	s->fifo[(s->fifo_head + s->fifo_count) % UART_FIFO_BYTES] = byte;
 	s->fifo_count++;
-	s->is_timeout = 0;
+	s->lsr |= LSR_READY;
 	s->last_rx_cycles = clock_now(u->clock);
 }
 
-static void tell_room(struct uart *u)
+size_t uart_room(const struct uart *u)
 {
-	if (u->has_room && uart_room(u))
-		u->has_room(u->room_opaque);
+	const struct uart_state *s = &u->state;
+	if (s->mcr & MCR_LOOP)
+		return 0;
+	unsigned size = fifo_size(s);
+	return s->fifo_count < size ? size - s->fifo_count : 0;
 }
 
-static uint8_t read_rbr(struct uart *u)
+size_t uart_receive(struct uart *u, const uint8_t *bytes, size_t count)
+{
+	size_t room = uart_room(u), taken = count < room ? count : room;
+	for (size_t i = 0; i < taken; i++)
+		push(u, bytes[i]);
+	if (taken)
+		update(u);
+	return taken;
+}
+
+static uint8_t read_data(struct uart *u)
 {
 	struct uart_state *s = &u->state;
 	if (!s->fifo_count)
@@ -146,121 +149,147 @@ static uint8_t read_rbr(struct uart *u)
 	s->fifo_count--;
 	s->is_timeout = 0;
 	s->last_rx_cycles = clock_now(u->clock);
-	tell_room(u);
+	if (!s->fifo_count) {
+		s->lsr &= (uint8_t)~LSR_READY;
+		if (u->has_room)
+			u->has_room(u->room_opaque);
+	}
+	update(u);
 	return byte;
 }
 
-static void write_thr(struct uart *u, uint8_t byte)
+static uint8_t read_iir(struct uart *u)
 {
 	struct uart_state *s = &u->state;
-	s->is_thre_pending = 1; /* the old cause is gone, and the byte has left already */
-	if (!(s->mcr & MCR_LOOP))
-		byte_sink_send(&u->output, &byte, 1);
-	else if (s->fifo_count < capacity(s))
-		fifo_push(u, byte);
-	else
-		s->lsr |= LSR_OVERRUN;
+	uint8_t id = interrupt_id(s);
+	if (id == IIR_THRE) {
+		s->is_thre_pending = 0;
+		update(u);
+	}
+	return id | (s->fcr & FCR_ENABLE ? IIR_FIFO : 0);
 }
 
-static void write_ier(struct uart_state *s, uint8_t value)
+static uint8_t read_lsr(struct uart *u)
 {
-	/* The empty transmitter interrupts again each time it is asked anew. */
-	if (value & IER_THRE && !(s->ier & IER_THRE))
+	uint8_t value = u->state.lsr;
+	u->state.lsr &= (uint8_t)~LSR_ERRORS;
+	update(u);
+	return value;
+}
+
+static uint8_t read_msr(struct uart *u)
+{
+	uint8_t value = u->state.msr;
+	u->state.msr &= (uint8_t)~MSR_CHANGES;
+	update(u);
+	return value;
+}
+
+static uint8_t read_register(struct uart *u, unsigned reg)
+{
+	const struct uart_state *s = &u->state;
+	bool is_dlab = s->lcr & LCR_DLAB;
+	switch (reg) {
+	case REG_DATA: return is_dlab ? s->divisor_low : read_data(u);
+	case REG_IER: return is_dlab ? s->divisor_high : s->ier;
+	case REG_IIR_FCR: return read_iir(u);
+	case REG_LCR: return s->lcr;
+	case REG_MCR: return s->mcr;
+	case REG_LSR: return read_lsr(u);
+	case REG_MSR: return read_msr(u);
+	default: return s->scratch;
+	}
+}
+
+static void write_data(struct uart *u, uint8_t byte)
+{
+	struct uart_state *s = &u->state;
+	if (s->mcr & MCR_LOOP)
+		push(u, byte);
+	else
+		byte_sink_send(&u->output, &byte, 1);
+	s->is_thre_pending = 1;
+	update(u);
+}
+
+static void write_ier(struct uart *u, uint8_t value)
+{
+	struct uart_state *s = &u->state;
+	/* Enabling it while the transmitter is empty, as it always is, raises it. */
+	if ((value & IER_THRE) && !(s->ier & IER_THRE))
 		s->is_thre_pending = 1;
-	s->ier = value & 0xf;
+	s->ier = value & 0x0f;
+	update(u);
 }
 
 static void write_fcr(struct uart *u, uint8_t value)
 {
 	struct uart_state *s = &u->state;
-	bool is_switched = (value ^ s->fcr) & FCR_ENABLE;
-	/* Without its enable bit, the others are not written. */
+	bool is_switched = (s->fcr ^ value) & FCR_ENABLE;
+	if (is_switched || (value & FCR_CLEAR_RX)) {
+		s->fifo_head = s->fifo_count = s->is_timeout = 0;
+		s->lsr &= (uint8_t)~LSR_READY;
+	}
 	s->fcr = value & FCR_ENABLE ? value & FCR_KEPT : 0;
-	if (!is_switched && !(value & FCR_ENABLE && value & FCR_CLEAR_RX))
-		return;
-	s->fifo_count = 0;
-	s->fifo_head = 0;
-	s->is_timeout = 0;
-	tell_room(u);
+	update(u);
+	if (u->has_room && uart_room(u))
+		u->has_room(u->room_opaque);
 }
 
-static uint8_t modem_lines(const struct uart_state *s)
+/* Without a modem the lines are those of a terminal that is there. In loopback they are the
+ * outputs'. */
+static uint8_t modem_lines(uint8_t mcr)
 {
-	if (!(s->mcr & MCR_LOOP))
-		return MSR_PEER;
-	return (uint8_t)((s->mcr & MCR_RTS ? MSR_CTS : 0) | (s->mcr & MCR_DTR ? MSR_DSR : 0) |
-			 (s->mcr & MCR_OUT1 ? MSR_RI : 0) | (s->mcr & MCR_OUT2 ? MSR_DCD : 0));
+	if (!(mcr & MCR_LOOP))
+		return MSR_CTS | MSR_DSR | MSR_DCD;
+	return (mcr & MCR_RTS ? MSR_CTS : 0) | (mcr & MCR_DTR ? MSR_DSR : 0) |
+	       (mcr & MCR_OUT1 ? MSR_RI : 0) | (mcr & MCR_OUT2 ? MSR_DCD : 0);
 }
 
 static void write_mcr(struct uart *u, uint8_t value)
 {
 	struct uart_state *s = &u->state;
-	bool was_loop = s->mcr & MCR_LOOP;
 	s->mcr = value & 0x1f;
-	uint8_t lines = modem_lines(s);
-	uint8_t changed = (lines ^ s->msr) >> 4;
-	if (changed & MSR_TRAILING_RI && lines & MSR_RI)
-		changed &= (uint8_t)~MSR_TRAILING_RI; /* only its end counts */
-	s->msr = lines | (s->msr & MSR_DELTAS) | changed;
-	if (was_loop && !(s->mcr & MCR_LOOP))
-		tell_room(u);
+	uint8_t lines = modem_lines(s->mcr), changed = (s->msr ^ lines) & 0xf0;
+	/* The ring indicator's change bit is for its trailing edge only. */
+	if ((changed & MSR_RI) && (lines & MSR_RI))
+		changed &= (uint8_t)~MSR_RI;
+	s->msr = lines | (s->msr & MSR_CHANGES) | changed >> 4;
+	update(u);
+	if (u->has_room && uart_room(u))
+		u->has_room(u->room_opaque);
 }
 
-static uint8_t read_iir(struct uart_state *s)
-{
-	unsigned cause = pending(s);
-	if (cause == IIR_THRE)
-		s->is_thre_pending = 0;
-	return (uint8_t)(cause | (s->fcr & FCR_ENABLE ? IIR_FIFO : 0));
-}
-
-static uint8_t read_lsr(struct uart_state *s)
-{
-	uint8_t value = (s->lsr & LSR_ERRORS) | LSR_EMPTY | (s->fifo_count ? LSR_READY : 0);
-	s->lsr = LSR_EMPTY;
-	return value;
-}
-
-static uint8_t read_register(struct uart *u, unsigned port)
+static void write_register(struct uart *u, unsigned reg, uint8_t value)
 {
 	struct uart_state *s = &u->state;
-	uint8_t value;
-	switch (port) {
-	case 0: return s->lcr & LCR_DLAB ? s->divisor_low : read_rbr(u);
-	case 1: return s->lcr & LCR_DLAB ? s->divisor_high : s->ier;
-	case 2: return read_iir(s);
-	case 3: return s->lcr;
-	case 4: return s->mcr;
-	case 5: return read_lsr(s);
-	case 6:
-		value = s->msr;
-		s->msr &= (uint8_t)~MSR_DELTAS;
-		return value;
-	default: return s->scratch;
+	bool is_dlab = s->lcr & LCR_DLAB;
+	switch (reg) {
+	case REG_DATA:
+		if (is_dlab)
+			s->divisor_low = value;
+		else
+			write_data(u, value);
+		break;
+	case REG_IER:
+		if (is_dlab)
+			s->divisor_high = value;
+		else
+			write_ier(u, value);
+		break;
+	case REG_IIR_FCR: write_fcr(u, value); break;
+	case REG_LCR: s->lcr = value; break;
+	case REG_MCR: write_mcr(u, value); break;
+	case REG_SCRATCH: s->scratch = value; break;
+	default: break; /* LSR and MSR: factory test only */
 	}
 }
 
-static void write_register(struct uart *u, unsigned port, uint8_t value)
+static void settle(struct uart *u)
 {
-	struct uart_state *s = &u->state;
-	switch (port) {
-	case 0:
-		if (s->lcr & LCR_DLAB)
-			s->divisor_low = value;
-		else
-			write_thr(u, value);
-		break;
-	case 1:
-		if (s->lcr & LCR_DLAB)
-			s->divisor_high = value;
-		else
-			write_ier(s, value);
-		break;
-	case 2: write_fcr(u, value); break;
-	case 3: s->lcr = value; break;
-	case 4: write_mcr(u, value); break;
-	case 7: s->scratch = value; break;
-	default: break; /* LSR and MSR are the chip's to write */
+	if (u->timer.is_armed && u->timer.deadline_cycles <= clock_now(u->clock)) {
+		timer_cancel(u->clock, &u->timer);
+		uart_fire(u, 0);
 	}
 }
 
@@ -268,37 +297,38 @@ static uint64_t uart_read(void *opaque, struct bus_access access)
 {
 	struct uart *u = opaque;
 	uint64_t value = 0;
+	settle(u);
 	for (unsigned i = 0; i < access.size_bytes; i++)
-		value |= (uint64_t)read_register(u, (unsigned)(access.offset + i) % PORTS)
-			 << (8 * i);
-	update_irq(u);
+		value |= (uint64_t)read_register(u, (unsigned)access.offset + i) << (8 * i);
 	return value;
 }
 
 static void uart_write(void *opaque, struct bus_access access, uint64_t value)
 {
 	struct uart *u = opaque;
+	settle(u);
 	for (unsigned i = 0; i < access.size_bytes; i++)
-		write_register(u, (unsigned)(access.offset + i) % PORTS, (uint8_t)(value >> 8 * i));
-	update_irq(u);
+		write_register(u, (unsigned)access.offset + i, (uint8_t)(value >> (8 * i)));
 }
+
+static const struct bus_ops uart_bus_ops = {uart_read, uart_write};
 
 static void uart_reset(struct device *d)
 {
 	struct uart *u = (struct uart *)d;
-	u->state =
-		(struct uart_state){.lsr = LSR_EMPTY, .msr = MSR_PEER, .divisor_low = 12, .lcr = 3};
-	update_irq(u);
+	memset(&u->state, 0, sizeof(u->state));
+	u->state.lsr = LSR_THRE | LSR_IDLE;
+	u->state.msr = modem_lines(0);
+	u->state.divisor_low = 12; /* 9600 baud */
+	update(u);
 }
 
 static int uart_resume(struct device *d, struct error *e)
 {
 	struct uart *u = (struct uart *)d;
-	const struct uart_state *s = &u->state;
-	if (s->fifo_head >= UART_FIFO_BYTES || s->fifo_count > capacity(s))
-		return error_set(e, -EINVAL, "the receive FIFO holds %u bytes from %u on",
-				 s->fifo_count, s->fifo_head);
-	update_timer(u);
+	if (u->state.fifo_head >= UART_FIFO_BYTES || u->state.fifo_count > UART_FIFO_BYTES)
+		return error_set(e, -EINVAL, "impossible FIFO");
+	update(u);
 	return 0;
 }
 
@@ -308,38 +338,14 @@ static void uart_fini(struct device *d)
 	timer_cancel(u->clock, &u->timer);
 }
 
-static const struct device_ops uart_device_ops = {
-	.version = 1, .reset = uart_reset, .resume = uart_resume, .fini = uart_fini};
-static const struct bus_ops uart_bus_ops = {uart_read, uart_write};
+static const struct device_ops uart_ops = {1, uart_reset, uart_resume, uart_fini};
 
 int uart_init(struct uart *u, const char *instance, uint16_t port, struct clock *clock,
 	      struct irq_line irq, struct byte_sink output, struct bus *bus, struct error *e)
 {
-	memset(u, 0, sizeof(*u));
-	u->clock = clock;
-	u->irq = irq;
-	u->output = output;
-	u->timer.fire = timeout_fired;
-	u->timer.opaque = u;
-	device_init(&u->device, &uart_device_ops, "uart", instance, &u->state, sizeof(u->state));
-	uart_reset(&u->device);
-	return bus_map_ports(bus, port, PORTS, &uart_bus_ops, u, "uart", e);
-}
-
-/* In loopback the receiver listens to the transmitter; what comes from outside waits. */
-size_t uart_room(const struct uart *u)
-{
-	const struct uart_state *s = &u->state;
-	return s->mcr & MCR_LOOP ? 0 : capacity(s) - s->fifo_count;
-}
-
-size_t uart_receive(struct uart *u, const uint8_t *bytes, size_t count)
-{
-	size_t taken = uart_room(u);
-	if (taken > count)
-		taken = count;
-	for (size_t i = 0; i < taken; i++)
-		fifo_push(u, bytes[i]);
-	update_irq(u);
-	return taken;
+	*u = (struct uart){.clock = clock, .irq = irq, .output = output};
+	u->timer = (struct timer){.fire = uart_fire, .opaque = u};
+	device_init(&u->device, &uart_ops, "uart", instance, &u->state, sizeof(u->state));
+	device_reset(&u->device);
+	return bus_map_ports(bus, port, 8, &uart_bus_ops, u, "UART", e);
 }
