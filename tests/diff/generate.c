@@ -642,7 +642,7 @@ static bool set_operand(struct test_case *t, const ZydisDecodedOperand *o, uint6
 {
 	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		int n = number_of(o->reg.value);
-		if (n < 0)
+		if (n < 0 || n == GPR_RSP) /* the stack must not be where code is */
 			return false;
 		t->start.gpr[n] = value;
 		return true;
@@ -679,10 +679,10 @@ static bool place_branch(struct generator *g, struct test_case *t, uint8_t *data
 	return false;
 }
 
-/* POPF must not set the flags that would stop the harness: TF, NT, AC. */
+/* POPF must not set what would stop the harness (TF, NT, AC) or stay set after it (ID). */
 static bool place_flags(struct generator *g, struct test_case *t, uint8_t *data)
 {
-	uint64_t flags = rng_next(&g->rng) & ~(FLAG_TF | FLAG_NT | FLAG_AC);
+	uint64_t flags = rng_next(&g->rng) & ~(FLAG_TF | FLAG_NT | FLAG_AC | FLAG_ID);
 	for (unsigned k = 0; k < t->d.operand_count; k++)
 		if (is_memory(&t->operands[k]))
 			return set_operand(t, &t->operands[k], flags, data);

@@ -321,22 +321,19 @@ static bool is_unwritten(const uint8_t *bytes, unsigned count)
 	return true;
 }
 
-/* The memory operand of an x87 or MMX instruction, before it runs. Stores are made afterwards: an
- * unmasked exception may keep them from touching memory at all. */
-static uint64_t image_operand(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
-			      uint8_t copy[64])
+/* Reads the memory operand of an x87 or MMX instruction. A store is only prepared: it is made
+ * afterwards, for an unmasked exception may keep it from touching memory at all. */
+static void image_operand(struct interp_vcpu *c, const struct insn *i, uint8_t copy[64])
 {
 	const struct host_stub *stub = i->aux;
-	bool is_write = stub->flags & STUB_WRITES;
-	uint64_t linear =
-		interp_ea(c, i, stub->memory_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
+	if (stub->flags & STUB_WRITES) {
+		memset(copy, UNWRITTEN, 64);
+		return;
+	}
+	uint64_t linear = interp_ea(c, i, stub->memory_bytes, ACCESS_READ);
 	if (unlikely(linear & i->reg))
 		interp_raise_error(c, i, VECTOR_GP, 0);
-	if (is_write)
-		memset(copy, UNWRITTEN, 64);
-	else
-		interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
-	return linear;
+	interp_read_bytes(c, i, linear, copy, stub->memory_bytes);
 }
 
 static APART void run_image(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c)
@@ -347,7 +344,8 @@ static APART void run_image(struct vcpu_state *s, const struct insn *i, struct i
 		host_check(s, i, c, HOST_SSE, false);
 	host_check(s, i, c, stub->class, !(stub->flags & STUB_NO_WAIT));
 	_Alignas(64) uint8_t copy[64];
-	uint64_t linear = stub->memory_bytes ? image_operand(s, i, c, copy) : 0;
+	if (stub->memory_bytes)
+		image_operand(c, i, copy);
 	struct fx_image image;
 	uint32_t mxcsr = MXCSR_DEFAULT;
 	if (is_float_mmx)
@@ -364,7 +362,8 @@ static APART void run_image(struct vcpu_state *s, const struct insn *i, struct i
 	bool is_lost = (image.fsw & FSW_ES) && !(stub->flags & STUB_NO_WAIT) &&
 		       is_unwritten(copy, stub->memory_bytes);
 	if (is_write && !is_lost)
-		interp_write_bytes(c, i, linear, copy, stub->memory_bytes);
+		interp_write_bytes(c, i, interp_ea(c, i, stub->memory_bytes, ACCESS_WRITE), copy,
+				   stub->memory_bytes);
 	take_pointers(&image, s, i, c);
 	image_take(&image, &s->fpu, stub->vector_store);
 }

@@ -242,6 +242,9 @@ HANDLER(string_once)
 HANDLER(string_rep)
 {
 	uint64_t piece = REP_PIECE;
+	/* A fault of REP CMPS or SCAS finds the flags as they were before the instruction (SDM 2B
+	 * REP). */
+	const uint8_t flags_low = s->flags_low, flags_of = s->flags_of;
 	while (remaining(s, i) && piece) {
 		uint64_t count = remaining(s, i) < piece ? remaining(s, i) : piece, done = 0;
 		if (i->sub == STRING_MOVS)
@@ -249,6 +252,8 @@ HANDLER(string_rep)
 		else if (i->sub == STRING_STOS)
 			done = bulk_stos(c, i, count);
 		if (!done) {
+			s->flags_low = flags_low;
+			s->flags_of = flags_of;
 			iterate(c, i);
 			done = 1;
 		}
