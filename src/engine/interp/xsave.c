@@ -112,7 +112,8 @@ static void save_components(const struct saving *w, uint64_t saved, bool with_mx
 	if (saved & XCR0_SSE)
 		save_part(w, offsetof(struct fx_image, xmm), m.xmm, 16 * vectors);
 	if (saved & XCR0_AVX)
-		save_part(w, AVX_OFFSET, halves, 16 * vectors);
+		/* Outside 64-bit mode half of the component is kept, but all of it is checked. */
+		save_part(w, AVX_OFFSET, halves, w->is_probe ? sizeof(halves) : 16 * vectors);
 }
 
 /* i->sub: enum save_kind. */
