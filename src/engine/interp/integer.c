@@ -297,7 +297,7 @@ HANDLER(xlat)
 HANDLER(cmpxchg8b)
 {
 	uint64_t ea = interp_ea(c, i, 8, ACCESS_WRITE);
-	uint64_t *p = interp_rmw_8(c, i, ea);
+	interp_operand_8 *p = interp_rmw_8(c, i, ea);
 	uint64_t old = *p;
 	uint64_t expected = (uint32_t)s->gpr[GPR_RAX] | s->gpr[GPR_RDX] << 32;
 	bool equal = old == expected;

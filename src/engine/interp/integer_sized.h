@@ -87,7 +87,7 @@ BINARY(xor, "xor")
 	HANDLER(SIZED(name##_mr))                                                           \
 	{                                                                                   \
 		uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);                          \
-		TYPE *p = RMW_MEM(c, i, ea);                                                \
+		SIZED(interp_operand) *p = RMW_MEM(c, i, ea);                               \
 		*p = SIZED(name)(s, *p, SIZED(get)(s, i->reg));                             \
 		interp_rmw_done(c, i, ea, p, SIZE);                                         \
 		NEXT;                                                                       \
@@ -95,7 +95,7 @@ BINARY(xor, "xor")
 	HANDLER(SIZED(name##_mi))                                                           \
 	{                                                                                   \
 		uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);                          \
-		TYPE *p = RMW_MEM(c, i, ea);                                                \
+		SIZED(interp_operand) *p = RMW_MEM(c, i, ea);                               \
 		*p = SIZED(name)(s, *p, (TYPE)i->imm);                                      \
 		interp_rmw_done(c, i, ea, p, SIZE);                                         \
 		NEXT;                                                                       \
@@ -164,7 +164,7 @@ COMPARE_FORMS(test, and)
 	HANDLER(SIZED(name##_m))                                                \
 	{                                                                       \
 		uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);              \
-		TYPE *p = RMW_MEM(c, i, ea);                                    \
+		SIZED(interp_operand) *p = RMW_MEM(c, i, ea);                   \
 		*p = SIZED(name)(s, *p);                                        \
 		interp_rmw_done(c, i, ea, p, SIZE);                             \
 		NEXT;                                                           \
@@ -183,7 +183,7 @@ HANDLER(SIZED(not_r))
 HANDLER(SIZED(not_m))
 {
 	uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);
-	TYPE *p = RMW_MEM(c, i, ea);
+	SIZED(interp_operand) *p = RMW_MEM(c, i, ea);
 	*p = (TYPE) ~*p;
 	interp_rmw_done(c, i, ea, p, SIZE);
 	NEXT;
@@ -216,7 +216,7 @@ HANDLER(SIZED(not_m))
 	HANDLER(SIZED(name##_m))                                                               \
 	{                                                                                      \
 		uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);                             \
-		TYPE *p = RMW_MEM(c, i, ea);                                                   \
+		SIZED(interp_operand) *p = RMW_MEM(c, i, ea);                                  \
 		*p = SIZED(name)(s, *p, i->sub ? (uint8_t)s->gpr[GPR_RCX] : (uint8_t)i->imm);  \
 		interp_rmw_done(c, i, ea, p, SIZE);                                            \
 		NEXT;                                                                          \
@@ -274,7 +274,7 @@ HANDLER(SIZED(xchg_rr))
 HANDLER(SIZED(xchg_m))
 {
 	uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);
-	TYPE *p = RMW_MEM(c, i, ea);
+	SIZED(interp_operand) *p = RMW_MEM(c, i, ea);
 	TYPE old = *p;
 	*p = SIZED(get)(s, i->reg);
 	interp_rmw_done(c, i, ea, p, SIZE);
@@ -294,7 +294,7 @@ HANDLER(SIZED(xadd_rr))
 HANDLER(SIZED(xadd_m))
 {
 	uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);
-	TYPE *p = RMW_MEM(c, i, ea);
+	SIZED(interp_operand) *p = RMW_MEM(c, i, ea);
 	TYPE old = *p;
 	*p = SIZED(add)(s, old, SIZED(get)(s, i->reg));
 	interp_rmw_done(c, i, ea, p, SIZE);
@@ -317,7 +317,7 @@ HANDLER(SIZED(cmpxchg_rr))
 HANDLER(SIZED(cmpxchg_m))
 {
 	uint64_t ea = interp_ea(c, i, SIZE, ACCESS_WRITE);
-	TYPE *p = RMW_MEM(c, i, ea);
+	SIZED(interp_operand) *p = RMW_MEM(c, i, ea);
 	TYPE accumulator = SIZED(get)(s, GPR_RAX), a = *p;
 	if (accumulator == a)
 		*p = SIZED(get)(s, i->reg);
@@ -464,7 +464,7 @@ HANDLER(SIZED(bt_m))
 		SIZED(bit_operation)(s, READ_MEM(c, i, ea), bit, 0);
 		NEXT;
 	}
-	TYPE *p = RMW_MEM(c, i, ea);
+	SIZED(interp_operand) *p = RMW_MEM(c, i, ea);
 	*p = SIZED(bit_operation)(s, *p, bit, i->sub);
 	interp_rmw_done(c, i, ea, p, SIZE);
 	NEXT;

@@ -265,42 +265,44 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 /* Sized reads and writes at a linear address: interp_read_1/2/4/8, interp_write_1/2/4/8, and
  * interp_rmw_1/2/4/8: a pointer to the operand with write permission checked; after changing it
  * call interp_rmw_done(). */
-#define INTERP_ACCESS(n, type)                                                              \
-	static inline type interp_read_##n(struct interp_vcpu *c, const struct insn *i,     \
-					   uint64_t linear)                                 \
-	{                                                                                   \
-		struct mmu_fast_entry *e =                                                  \
-			&c->fast_read[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];       \
-		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                     \
-			return (type)interp_read_slow(c, i, linear, n);                     \
-		*e->stamp = ++c->mmu->use_clock;                                            \
-		type value;                                                                 \
-		__builtin_memcpy(&value, (const void *)(uintptr_t)(linear + e->addend), n); \
-		return value;                                                               \
-	}                                                                                   \
-	static inline void interp_write_##n(struct interp_vcpu *c, const struct insn *i,    \
-					    uint64_t linear, type value)                    \
-	{                                                                                   \
-		struct mmu_fast_entry *e =                                                  \
-			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];      \
-		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT)) {                   \
-			interp_write_slow(c, i, linear, n, value);                          \
-			return;                                                             \
-		}                                                                           \
-		*e->stamp = ++c->mmu->use_clock;                                            \
-		c->write_count++;                                                           \
-		__builtin_memcpy((void *)(uintptr_t)(linear + e->addend), &value, n);       \
-	}                                                                                   \
-	static inline type *interp_rmw_##n(struct interp_vcpu *c, const struct insn *i,     \
-					   uint64_t linear)                                 \
-	{                                                                                   \
-		struct mmu_fast_entry *e =                                                  \
-			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];      \
-		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                     \
-			return interp_rmw_slow(c, i, linear, n);                            \
-		*e->stamp = ++c->mmu->use_clock;                                            \
-		c->write_count++;                                                           \
-		return (type *)(uintptr_t)(linear + e->addend);                             \
+#define INTERP_ACCESS(n, type)                                                                  \
+	/* Guest operands have no alignment. */                                                 \
+	typedef type interp_operand_##n __attribute__((aligned(1), may_alias));                 \
+	static inline type interp_read_##n(struct interp_vcpu *c, const struct insn *i,         \
+					   uint64_t linear)                                     \
+	{                                                                                       \
+		struct mmu_fast_entry *e =                                                      \
+			&c->fast_read[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];           \
+		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                         \
+			return (type)interp_read_slow(c, i, linear, n);                         \
+		*e->stamp = ++c->mmu->use_clock;                                                \
+		type value;                                                                     \
+		__builtin_memcpy(&value, (const void *)(uintptr_t)(linear + e->addend), n);     \
+		return value;                                                                   \
+	}                                                                                       \
+	static inline void interp_write_##n(struct interp_vcpu *c, const struct insn *i,        \
+					    uint64_t linear, type value)                        \
+	{                                                                                       \
+		struct mmu_fast_entry *e =                                                      \
+			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];          \
+		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT)) {                       \
+			interp_write_slow(c, i, linear, n, value);                              \
+			return;                                                                 \
+		}                                                                               \
+		*e->stamp = ++c->mmu->use_clock;                                                \
+		c->write_count++;                                                               \
+		__builtin_memcpy((void *)(uintptr_t)(linear + e->addend), &value, n);           \
+	}                                                                                       \
+	static inline interp_operand_##n *interp_rmw_##n(struct interp_vcpu *c,                 \
+							 const struct insn *i, uint64_t linear) \
+	{                                                                                       \
+		struct mmu_fast_entry *e =                                                      \
+			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];          \
+		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                         \
+			return interp_rmw_slow(c, i, linear, n);                                \
+		*e->stamp = ++c->mmu->use_clock;                                                \
+		c->write_count++;                                                               \
+		return (interp_operand_##n *)(uintptr_t)(linear + e->addend);                   \
 	}
 INTERP_ACCESS(1, uint8_t)
 INTERP_ACCESS(2, uint16_t)

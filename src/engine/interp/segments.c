@@ -332,7 +332,7 @@ HANDLER(op_arpl)
 	require_protected(c, i);
 	if (i->flags & INSN_MEMORY) {
 		uint64_t linear = interp_ea(c, i, 2, ACCESS_WRITE);
-		uint16_t *p = interp_rmw_2(c, i, linear);
+		interp_operand_2 *p = interp_rmw_2(c, i, linear);
 		bool raises = (*p & 3u) < rpl;
 		if (raises)
 			*p = (uint16_t)((*p & ~3u) | rpl);
