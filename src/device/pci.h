@@ -31,8 +31,7 @@ struct pci_bar {
 };
 
 struct pci_device {
-	uint8_t config[PCI_CONFIG_BYTES];   /* at power-on; what the guest has made of it is in
-					       host->state.config[devfn] */
+	uint8_t config[PCI_CONFIG_BYTES];   /* is saved by the host, as one section */
 	uint8_t writable[PCI_CONFIG_BYTES]; /* 1 bits: the guest may change them */
 	uint8_t write_one_to_clear[PCI_CONFIG_BYTES];
 	struct pci_bar bar[PCI_BARS];
@@ -49,7 +48,6 @@ struct pci_host_state {
 	uint32_t address; /* 0xcf8 */
 	uint8_t reset;	  /* 0xcf9 */
 	uint8_t unused[3];
-	uint8_t config[PCI_FUNCTIONS][PCI_CONFIG_BYTES]; /* of all functions, by devfn */
 };
 
 struct pci_host {
