@@ -6,10 +6,10 @@
 #include "device/pci.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bits.h"
-#include "state/state.h"
 
 #define CONFIG_COMMAND 0x04
 #define CONFIG_STATUS 0x06
@@ -259,6 +259,36 @@ unsigned pci_device_gsi(const struct pci_device *d)
 	return PLATFORM_PCI_GSI_FIRST + ((d->devfn >> 3) + (pin ? pin - 1 : 0)) % 4;
 }
 
+static void pci_device_fini(struct device *device)
+{
+	struct pci_device *d = (struct pci_device *)device;
+	for (unsigned i = 0; i < PCI_BARS; i++)
+		bar_unmap(d, &d->bar[i]);
+}
+
+static void pci_device_reset(struct device *device)
+{
+	struct pci_device *d = (struct pci_device *)device;
+	memcpy(d->config, d->power_on, sizeof(d->config));
+	remap_all(d->host);
+}
+
+/* What a guest cannot write cannot have changed. */
+static int pci_device_resume(struct device *device, struct error *e)
+{
+	struct pci_device *d = (struct pci_device *)device;
+	for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++) {
+		uint8_t fixed = (uint8_t) ~(d->writable[i] | d->write_one_to_clear[i]);
+		if ((d->config[i] ^ d->power_on[i]) & fixed)
+			return error_set(e, -EINVAL, "byte %#x is not this device's", i);
+	}
+	remap_all(d->host);
+	return 0;
+}
+
+static const struct device_ops pci_device_ops = {1, pci_device_reset, pci_device_resume,
+						 pci_device_fini};
+
 static int check_bars(const struct pci_device *d, struct error *e)
 {
 	for (unsigned i = 0; i < PCI_BARS; i++) {
@@ -290,11 +320,16 @@ int pci_host_add(struct pci_host *h, struct pci_device *d, unsigned slot, unsign
 	int r = check_bars(d, e);
 	if (r)
 		return r;
+	char instance[16];
+	snprintf(instance, sizeof(instance), "%02x.%u", slot, function);
+	device_init(&d->device, &pci_device_ops, "pci", instance, d->config, sizeof(d->config));
 	d->host = h;
 	d->devfn = (uint8_t)devfn;
 	h->functions[devfn] = d;
-	if (function && h->functions[slot << 3])
-		h->functions[slot << 3]->config[CONFIG_HEADER_TYPE] |= 0x80;
+	struct pci_device *first = h->functions[slot << 3];
+	if (function && first)
+		first->power_on[CONFIG_HEADER_TYPE] = first->config[CONFIG_HEADER_TYPE] |= 0x80;
+	memcpy(d->power_on, d->config, sizeof(d->config));
 	return 0;
 }
 
@@ -320,6 +355,8 @@ int pci_host_assign(struct pci_host *h, struct error *e)
 			store(&d->config[CONFIG_COMMAND], command, 2);
 		if (d && d->config[CONFIG_INTERRUPT_PIN])
 			d->config[CONFIG_INTERRUPT_LINE] = (uint8_t)pci_device_gsi(d);
+		if (d)
+			memcpy(d->power_on, d->config, sizeof(d->config));
 	}
 	if (io > PLATFORM_PCI_IO_BASE + PLATFORM_PCI_IO_COUNT ||
 	    memory > PLATFORM_PCI_MMIO_BASE + PLATFORM_PCI_MMIO_BYTES)

@@ -31,7 +31,10 @@ struct pci_bar {
 };
 
 struct pci_device {
-	uint8_t config[PCI_CONFIG_BYTES];   /* is saved by the host, as one section */
+	struct device
+		device; /* the board lists it: a section of its own, whose state is `config` */
+	uint8_t config[PCI_CONFIG_BYTES];
+	uint8_t power_on[PCI_CONFIG_BYTES]; /* what `config` is after a reset */
 	uint8_t writable[PCI_CONFIG_BYTES]; /* 1 bits: the guest may change them */
 	uint8_t write_one_to_clear[PCI_CONFIG_BYTES];
 	struct pci_bar bar[PCI_BARS];

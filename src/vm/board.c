@@ -242,6 +242,8 @@ static int make_pci(struct vm *vm, struct board *b, struct error *e)
 	if (r)
 		return r;
 	add(b, &b->pci.device);
+	add(b, &b->pci.bridge.device);
+	add(b, &b->pci.isa.device);
 	return pci_host_assign(&b->pci, e);
 }
 
