@@ -627,7 +627,9 @@ static uint64_t draw_destination(struct generator *g, const struct test_case *t)
 {
 	uint64_t a;
 	switch (rng_below(&g->rng, 8)) {
-	case 0: return 0x8000000000000000ull | rng_next(&g->rng) >> 8;
+	case 0: /* not canonical; in 32-bit code, not mapped */
+		return t->mode == 64 ? 0x8000000000000000ull | rng_next(&g->rng) >> 8
+				     : 0x30000000ull | (rng_next(&g->rng) & 0xfffffff);
 	case 1: return DATA + rng_below(&g->rng, DATA_BYTES);
 	default:
 		do
