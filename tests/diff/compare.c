@@ -269,7 +269,8 @@ static void compare_x87(struct report *r, const struct test_case *t, const struc
 			print_bytes(r, "st", k, h->st[k], g->st[k], t->start.x87.st[k], 10);
 	if (h->fcw != g->fcw || h->fsw != g->fsw || h->ftw != g->ftw)
 		differ(r,
-		       "  fcw fsw ftw: host %04x %04x %02x, guest %04x %04x %02x, before %04x %04x %02x\n",
+		       "  fcw fsw ftw: host %04x %04x %02x, guest %04x %04x %02x, "
+		       "before %04x %04x %02x\n",
 		       h->fcw, h->fsw, h->ftw, g->fcw, g->fsw, g->ftw, t->start.x87.fcw,
 		       t->start.x87.fsw, t->start.x87.ftw);
 	if (h->fop != g->fop || h->fip != g->fip || h->fdp != g->fdp)
