@@ -291,7 +291,7 @@ static int open_pty(struct serial *s, struct error *e)
 static int unix_address(struct sockaddr_un *a, const char *path)
 {
 	*a = (struct sockaddr_un){.sun_family = AF_UNIX};
-	strncpy(a->sun_path, path, sizeof(a->sun_path) - 1);
+	memcpy(a->sun_path, path, strnlen(path, sizeof(a->sun_path) - 1));
 	return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 

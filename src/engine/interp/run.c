@@ -159,7 +159,8 @@ void interp_mode_changed(struct interp_vcpu *c)
 	c->fast_read = c->slow_checks ? c->none : c->mmu->fast[c->mode][ACCESS_READ];
 	c->fast_write = c->slow_checks ? c->none : c->mmu->fast[c->mode][ACCESS_WRITE];
 	bool step = s->rflags & FLAG_TF || has_instruction_breakpoints(s) ||
-		    c->vm->breakpoint_count || c->step_requested;
+		    c->vm->breakpoint_count || c->step_requested ||
+		    c->slow_checks & CHECK_WATCHPOINTS;
 	c->attention = (c->attention & ~(uint32_t)ATTENTION_STEP) | (step ? ATTENTION_STEP : 0) |
 		       ATTENTION_INTERRUPT;
 	if (s->interrupt_shadow)
@@ -532,7 +533,8 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	c->is_alone = c->is_delivering = false;
 	c->count = 0;
 	interp_mode_changed(c);
-	bool first = true;
+	/* Who was told of a breakpoint, or steps, goes on from it; everybody else stops there. */
+	bool first = c->exit.reason == EXIT_BREAKPOINT || c->step_requested;
 	bool *first_step = &first;
 	switch (setjmp(c->unwind)) {
 	case UNWIND_FAULT:
