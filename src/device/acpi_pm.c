@@ -50,11 +50,9 @@ static void settle(struct acpi_pm *a)
 	a->state.settled_cycles = now;
 }
 
-static void update(struct acpi_pm *a)
+static void arm(struct acpi_pm *a)
 {
 	const struct acpi_pm_state *s = &a->state;
-	uint16_t sources = PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC;
-	irq_line_set(&a->sci, s->status & s->enable & sources);
 	if ((s->enable & PM1_TIMER) && !(s->status & PM1_TIMER)) {
 		uint64_t next = (toggles_at(a, s->settled_cycles) + 1) << (a->timer_bits - 1);
 		timer_arm(a->clock, &a->timer,
@@ -62,6 +60,15 @@ static void update(struct acpi_pm *a)
 	} else {
 		timer_cancel(a->clock, &a->timer);
 	}
+}
+
+/* The SCI, and what is due next. */
+static void update(struct acpi_pm *a)
+{
+	const struct acpi_pm_state *s = &a->state;
+	uint16_t sources = PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC;
+	irq_line_set(&a->sci, s->status & s->enable & sources);
+	arm(a);
 }
 
 static void acpi_pm_fire(void *opaque, uint64_t deadline_cycles)
@@ -156,7 +163,7 @@ static void acpi_pm_reset(struct device *d)
 
 static int acpi_pm_resume(struct device *d, struct error *e)
 {
-	update((struct acpi_pm *)d);
+	arm((struct acpi_pm *)d);
 	return 0;
 }
 

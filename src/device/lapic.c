@@ -212,7 +212,9 @@ void lapic_reset_registers(struct lapic *l)
 	memset(&l->state, 0, sizeof(l->state));
 	l->state.base_msr = old.base_msr;
 	l->state.id = l->config.index;
-	memcpy(l->state.lint_level, old.lint_level, sizeof(old.lint_level));
+	for (unsigned pin = 0; pin < 2; pin++)
+		l->state.lint_level[pin] = old.lint_level[pin] ==
+					   1; /* damaged state ends here, too */
 	l->state.dfr = 0xffffffffu;
 	l->state.svr = 0xff;
 	if (lapic_is_x2(l))
@@ -268,8 +270,6 @@ static int lapic_resume(struct device *d, struct error *e)
 		return error_set(e, -EINVAL, "APIC id %u, expected %u", s->id, l->config.index);
 	if (s->lint_level[0] > 1 || s->lint_level[1] > 1 || s->tpr > 0xff)
 		return error_set(e, -EINVAL, "a register has bits that do not exist");
-	if (s->is_timer_running && !s->timer_initial)
-		return error_set(e, -EINVAL, "the timer counts from 0");
 	if (s->is_timer_running && (!s->timer_initial || !s->timer_first))
 		return error_set(e, -EINVAL, "a timer that runs without a count");
 	lapic_timer_arm(l);

@@ -451,9 +451,12 @@ static void rtc_reset(struct device *d)
 static int rtc_resume(struct device *d, struct error *e)
 {
 	struct rtc *r = (struct rtc *)d;
-	/* Ten thousand years each way: what dates can show, and far from overflow. */
-	if (r->state.base_s > 400000000000 || r->state.base_s < -400000000000)
+	/* Far beyond what date bytes can say, and as far from overflow. */
+	if (r->state.base_s > 1000000000000000 || r->state.base_s < -1000000000000000) {
+		r->state.base_s =
+			(int64_t)r->clock->wall_start_s; /* a reset leaves the date alone */
 		return error_set(e, -EINVAL, "an impossible date");
+	}
 	arm(r);
 	return 0;
 }

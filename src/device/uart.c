@@ -85,9 +85,8 @@ static uint64_t timeout_cycles(const struct uart *u)
 	return clock_cycles_from_ticks(u->clock, UART_HZ, bits);
 }
 
-/* The line, and the timer of bytes that lie below the trigger level. OUT2 gates the line on a PC.
- */
-static void update(struct uart *u)
+/* The timer of bytes that lie below the trigger level. */
+static void arm(struct uart *u)
 {
 	const struct uart_state *s = &u->state;
 	bool is_waiting = (s->fcr & FCR_ENABLE) && (s->ier & IER_RX) && s->fifo_count &&
@@ -96,6 +95,13 @@ static void update(struct uart *u)
 		timer_arm(u->clock, &u->timer, s->last_rx_cycles + timeout_cycles(u));
 	else
 		timer_cancel(u->clock, &u->timer);
+}
+
+/* The line, and what is due next. OUT2 gates the line on a PC. */
+static void update(struct uart *u)
+{
+	const struct uart_state *s = &u->state;
+	arm(u);
 	bool is_gated = (s->mcr & MCR_OUT2) && !(s->mcr & MCR_LOOP);
 	irq_line_set(&u->irq, is_gated && interrupt_id(s) != IIR_NONE);
 }
@@ -328,7 +334,7 @@ static int uart_resume(struct device *d, struct error *e)
 	struct uart *u = (struct uart *)d;
 	if (u->state.fifo_head >= UART_FIFO_BYTES || u->state.fifo_count > UART_FIFO_BYTES)
 		return error_set(e, -EINVAL, "impossible FIFO");
-	update(u);
+	arm(u);
 	return 0;
 }
 
