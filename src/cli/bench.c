@@ -154,7 +154,8 @@ static void enter_long_mode(struct vm *vm)
 	s->cr4 = CR4_PAE;
 	s->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE;
 	s->efer = EFER_LME | EFER_LMA;
-	s->seg[SEG_CS].attributes = ATTR_L | ATTR_P | ATTR_S | ATTR_CODE | ATTR_READABLE | ATTR_ACCESSED;
+	s->seg[SEG_CS].attributes = ATTR_L | ATTR_P | ATTR_S | ATTR_CODE | ATTR_READABLE |
+				    ATTR_ACCESSED;
 	s->rip = CODE_ADDRESS;
 	vm_state_changed(vm, 0);
 }
@@ -216,8 +217,9 @@ static void print_table(const struct measurement *m, size_t count, long peak_kib
 {
 	printf("%-14s %16s %10s %12s\n", "workload", "instructions", "seconds", "MIPS");
 	for (size_t n = 0; n < count; n++)
-		printf("%-14s %16llu %10.3f %12.1f\n", m[n].name, (unsigned long long)m[n].instructions,
-		       m[n].seconds, (double)m[n].instructions / m[n].seconds / 1e6);
+		printf("%-14s %16llu %10.3f %12.1f\n", m[n].name,
+		       (unsigned long long)m[n].instructions, m[n].seconds,
+		       (double)m[n].instructions / m[n].seconds / 1e6);
 	printf("peak memory of the process: %ld MiB\n", peak_kib / 1024);
 }
 
@@ -227,10 +229,10 @@ static void print_json(const struct measurement *m, size_t count, long peak_kib)
 	for (size_t n = 0; n < count; n++)
 		json_array_append_new(
 			list, json_pack("{s:s, s:I, s:f, s:f}", "name", m[n].name, "instructions",
-					(json_int_t)m[n].instructions, "seconds", m[n].seconds, "mips",
-					(double)m[n].instructions / m[n].seconds / 1e6));
-	json_t *root = json_pack("{s:s, s:i, s:o, s:I}", "schema", "gnomon-bench-engine", "version", 1,
-				 "workloads", list, "peak_rss_kib", (json_int_t)peak_kib);
+					(json_int_t)m[n].instructions, "seconds", m[n].seconds,
+					"mips", (double)m[n].instructions / m[n].seconds / 1e6));
+	json_t *root = json_pack("{s:s, s:i, s:o, s:I}", "schema", "gnomon-bench-engine", "version",
+				 1, "workloads", list, "peak_rss_kib", (json_int_t)peak_kib);
 	json_dumpf(root, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(root);
@@ -241,12 +243,12 @@ static int bench_engine(const struct bench_options *o)
 	struct measurement results[3];
 	struct error e = {0};
 	size_t count = 2;
-	int err = run_loop(o, "integer loop", bench_integer, (size_t)(bench_integer_end - bench_integer),
-			   &results[0], &e);
+	int err = run_loop(o, "integer loop", bench_integer,
+			   (size_t)(bench_integer_end - bench_integer), &results[0], &e);
 
 	if (!err)
-		err = run_loop(o, "memory loop", bench_memory, (size_t)(bench_memory_end - bench_memory),
-			       &results[1], &e);
+		err = run_loop(o, "memory loop", bench_memory,
+			       (size_t)(bench_memory_end - bench_memory), &results[1], &e);
 	if (!err && o->kernel)
 		err = run_boot(o, &results[count++], &e);
 	if (err) {

@@ -131,7 +131,8 @@ struct block *block_find(struct interp *vm, uint64_t address, uint8_t key)
 	struct block **link = &vm->cache.hash[hash_block(address, key)];
 	struct block *b;
 	while ((b = *link) && (b->gpa != address || b->key != key)) {
-		if (b->key == KEY_DEAD) /* code that is written again and again must not make the list long */
+		if (b->key ==
+		    KEY_DEAD) /* code that is written again and again must not make the list long */
 			*link = b->hash_link;
 		else
 			link = &b->hash_link;

@@ -214,9 +214,7 @@ static inline void interp_charge_exit(struct interp_vcpu *c, enum event e)
  * maps, ledger ring, attention). */
 void interp_mode_changed(struct interp_vcpu *c);
 
-/* ---- memory (mem.c)
- * ---------------------------------------------------------------------------------------------------
- */
+/* Memory (mem.c). */
 
 /* The effective address of i's memory operand, linear, after all segment checks for an access of
  * `size_bytes`. */
@@ -317,9 +315,7 @@ static inline void interp_rmw_done(struct interp_vcpu *c, const struct insn *i, 
 		interp_rmw_commit(c, i, linear, size_bytes);
 }
 
-/* ---- the stack
- * ----------------------------------------------------------------------------------------------------------
- */
+/* The stack. */
 
 /* Mask of the stack pointer's width: 64-bit mode all, else by SS.B. */
 static inline uint64_t interp_stack_mask(const struct interp_vcpu *c)
@@ -390,9 +386,7 @@ int lower_register(ZydisRegister r);
 		return;                         \
 	} while (0)
 
-/* ---- system.c and friends
- * --------------------------------------------------------------------------------------------------
- */
+/* System.c and friends. */
 
 enum event_kind {
 	KIND_FAULT,

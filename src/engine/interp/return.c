@@ -26,7 +26,8 @@ static void drop_inner_segments(struct vcpu_state *s)
 		unsigned dpl = (g->attributes & ATTR_DPL) >> ATTR_DPL_SHIFT;
 		bool is_conforming = (g->attributes & (ATTR_CODE | ATTR_CONFORMING)) ==
 				     (ATTR_CODE | ATTR_CONFORMING);
-		/* What is null already stays as it is: FS and GS keep the bases that MSRs gave them. */
+		/* What is null already stays as it is: FS and GS keep the bases that MSRs gave
+		 * them. */
 		if (is_null_selector(g->selector) || (g->attributes & ATTR_UNUSABLE))
 			continue;
 		if (dpl < s->cpl && !is_conforming)
