@@ -171,8 +171,7 @@ struct interp_vcpu {
 						       checks, data breakpoints) */
 };
 
-/* ---- leaving an instruction
- * ------------------------------------------------------------------------------------------- */
+/* Leaving an instruction. */
 
 /* Raise an exception at instruction `i` (a fault: state.rip becomes that instruction's address). */
 _Noreturn void interp_raise(struct interp_vcpu *c, const struct insn *i, unsigned vector);
@@ -184,8 +183,7 @@ _Noreturn void interp_raise_pf(struct interp_vcpu *c, const struct insn *i,
  * again in one. Call it before the first effect outside RAM. */
 void interp_alone(struct interp_vcpu *c, const struct insn *i);
 
-/* ---- time, charging, mode
- * --------------------------------------------------------------------------------------------- */
+/* Time, charging, mode. */
 
 /* A handler in the middle of a block that stores state.rip itself and returns (an interrupted REP):
  * uncharges the block's instructions after i. */
@@ -344,8 +342,7 @@ static inline uint64_t interp_next_rip(const struct vcpu_state *s, const struct 
 	return i->mode == 64 ? rip : i->mode == 32 ? (uint32_t)rip : (uint16_t)rip;
 }
 
-/* ---- lowering: from Zydis's decoding to an insn
- * -------------------------------------------------------------------------- */
+/* Lowering: from Zydis's decoding to an insn. */
 
 struct lowering {
 	const ZydisDecodedInstruction *d;
