@@ -218,17 +218,21 @@ static enum msr_result write_efer(struct vcpu *v, uint64_t value)
 }
 
 /* The counter moves; TSC_ADJUST says by how much it has been moved in all (SDM 3B 18.17.3). */
-static void move_tsc(struct vcpu_state *s, uint64_t by)
+static void move_tsc(struct vcpu *v, uint64_t by)
 {
-	s->tsc_offset += by;
-	s->tsc_adjust += by;
+	uint64_t deadline;
+	v->state.tsc_offset += by;
+	v->state.tsc_adjust += by;
+	/* The APIC's deadline is a value of the TSC: writing it again arms its timer anew. */
+	if (v->apic_ops && v->apic_ops->read_msr(v->apic, MSR_TSC_DEADLINE, &deadline) && deadline)
+		v->apic_ops->write_msr(v->apic, MSR_TSC_DEADLINE, deadline);
 }
 
 static enum msr_result write_computed(struct vcpu *v, uint32_t index, uint64_t value)
 {
 	switch (index) {
-	case MSR_TSC: move_tsc(&v->state, value - vcpu_tsc(v)); return MSR_OK;
-	case MSR_TSC_ADJUST: move_tsc(&v->state, value - v->state.tsc_adjust); return MSR_OK;
+	case MSR_TSC: move_tsc(v, value - vcpu_tsc(v)); return MSR_OK;
+	case MSR_TSC_ADJUST: move_tsc(v, value - v->state.tsc_adjust); return MSR_OK;
 	case MSR_EFER: return write_efer(v, value);
 	case MSR_UCODE_WRITE:
 	case MSR_UCODE_REV: return MSR_OK;
