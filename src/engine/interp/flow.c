@@ -138,6 +138,8 @@ static inline uint64_t stack_linear(struct interp_vcpu *c, const struct insn *i,
 {
 	if (likely(i->mode == 64))
 		return offset;
+	if (likely(c->key & KEY_FLAT))
+		return (uint32_t)offset;
 	return interp_linear(c, i, SEG_SS, offset & interp_stack_mask(c), size_bytes, kind);
 }
 

@@ -22,22 +22,22 @@ static inline uint32_t flags_ax(const struct vcpu_state *s)
 #define TYPE uint8_t
 #define STYPE int8_t
 #define SUFFIX "b"
-#include "engine/interp/integer_sized.h"
+#include "engine/interp/integer_sized.inc"
 #define SIZE 2
 #define TYPE uint16_t
 #define STYPE int16_t
 #define SUFFIX "w"
-#include "engine/interp/integer_sized.h"
+#include "engine/interp/integer_sized.inc"
 #define SIZE 4
 #define TYPE uint32_t
 #define STYPE int32_t
 #define SUFFIX "l"
-#include "engine/interp/integer_sized.h"
+#include "engine/interp/integer_sized.inc"
 #define SIZE 8
 #define TYPE uint64_t
 #define STYPE int64_t
 #define SUFFIX "q"
-#include "engine/interp/integer_sized.h"
+#include "engine/interp/integer_sized.inc"
 
 typedef void handler_function(HANDLER_ARGUMENTS);
 

@@ -50,6 +50,7 @@ enum insn_flag {
 	INSN_REP = 1 << 1,   /* F3 */
 	INSN_REPNE = 1 << 2, /* F2 */
 	INSN_LOCK = 1 << 3,
+	INSN_FLAT = 1 << 5,   /* the same with a 32-bit address through a flat segment (KEY_FLAT) */
 	INSN_MEMORY = 1 << 4, /* the operand that rm describes is memory */
 };
 
@@ -81,6 +82,8 @@ enum block_key {
 	KEY_STACK32 = 1 << 3, /* SS.B (16/32-bit modes) */
 	KEY_PROTECTED = 1 << 4,
 	KEY_V86 = 1 << 5,
+	KEY_FLAT = 1 << 6, /* 32-bit code with CS, SS, DS and ES flat: base 0, limit 4 GiB, readable
+			      and writable: no segment check can fail */
 	KEY_DEAD = 1 << 7, /* invalidated: matches nothing */
 };
 
@@ -231,6 +234,8 @@ static inline uint64_t interp_ea(struct interp_vcpu *c, const struct insn *i, un
 	const uint64_t *g = c->s->gpr;
 	if (likely(i->flags & INSN_PLAIN))
 		return g[i->base] + (g[i->index] << i->scale) + (uint64_t)i->disp;
+	if (likely(i->flags & INSN_FLAT))
+		return (uint32_t)(g[i->base] + (g[i->index] << i->scale) + (uint64_t)i->disp);
 	return interp_ea_segmented(c, i, size_bytes, kind);
 }
 

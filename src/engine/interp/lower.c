@@ -93,6 +93,9 @@ void lower_memory(struct lowering *l, const ZydisDecodedOperand *operand)
 	out->scale = operand->mem.scale <= 1 ? 0 : (uint8_t)__builtin_ctz(operand->mem.scale);
 	if (out->mode == 64 && out->address_bytes == 8 && out->seg != SEG_FS && out->seg != SEG_GS)
 		out->flags |= INSN_PLAIN;
+	if (l->key & KEY_FLAT && out->address_bytes == 4 && out->seg != SEG_FS &&
+	    out->seg != SEG_GS && out->seg != SEG_CS)
+		out->flags |= INSN_FLAT;
 }
 
 static bool lower_any(struct lowering *l)

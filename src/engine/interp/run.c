@@ -106,6 +106,22 @@ void interp_alone(struct interp_vcpu *c, const struct insn *i)
 
 /* ---- mode ---- */
 
+static bool is_flat(const struct segment_register *r, uint16_t needed)
+{
+	uint16_t mask = ATTR_P | ATTR_S | ATTR_CODE | ATTR_UNUSABLE;
+	bool expands_down = !(r->attributes & ATTR_CODE) && r->attributes & ATTR_EXPAND_DOWN;
+	return !r->base && r->limit == UINT32_MAX && (r->attributes & mask) == (needed & mask) &&
+	       (r->attributes & needed) == needed && !expands_down;
+}
+
+static bool is_flat_mode(const struct vcpu_state *s)
+{
+	const uint16_t data = ATTR_P | ATTR_S | ATTR_WRITABLE;
+	return is_flat(&s->seg[SEG_CS], ATTR_P | ATTR_S | ATTR_CODE | ATTR_DB) &&
+	       is_flat(&s->seg[SEG_SS], data | ATTR_DB) && is_flat(&s->seg[SEG_DS], data) &&
+	       is_flat(&s->seg[SEG_ES], data);
+}
+
 static uint8_t mode_key(const struct vcpu *v)
 {
 	const struct vcpu_state *s = &v->state;
@@ -120,6 +136,9 @@ static uint8_t mode_key(const struct vcpu *v)
 		key |= KEY_PROTECTED;
 	if (vcpu_is_v86(v))
 		key |= KEY_V86;
+	if ((key & (KEY_PROTECTED | KEY_V86 | KEY_CODE32)) == (KEY_PROTECTED | KEY_CODE32) &&
+	    is_flat_mode(s))
+		key |= KEY_FLAT;
 	return key;
 }
 
@@ -398,7 +417,8 @@ static void chain(struct interp_vcpu *c, struct block *from, uint64_t from_rip, 
 {
 	unsigned way = c->taken;
 	from->next[way] = to;
-	from->same_page[way] = c->key & KEY_CODE64 && to->gfn2 == ~0ull && from->gfn2 == ~0ull &&
+	from->same_page[way] = c->key & (KEY_CODE64 | KEY_FLAT) && to->gfn2 == ~0ull &&
+			       from->gfn2 == ~0ull &&
 			       from_rip >> PAGE_SHIFT == c->s->rip >> PAGE_SHIFT;
 }
 

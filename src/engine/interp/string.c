@@ -158,12 +158,20 @@ static void count_uses(struct interp_vcpu *c, struct mmu_fast_entry *e, uint64_t
 		c->write_count += count;
 }
 
+/* Forward, and with addresses that do not wrap inside a page. */
+static bool can_bulk(const struct interp_vcpu *c, const struct insn *i)
+{
+	bool is_simple = c->key & KEY_FLAT ? i->address_bytes == 4
+					   : i->mode == 64 && i->address_bytes == 8;
+	return is_simple && !(c->s->rflags & FLAG_DF);
+}
+
 /* Forward copies in 64-bit code, or flat segments, that stay in two pages of plain RAM; returns the
  * elements copied, 0 if it cannot. */
 static uint64_t bulk_movs(struct interp_vcpu *c, const struct insn *i, uint64_t count)
 {
 	struct vcpu_state *s = c->s;
-	if (s->rflags & FLAG_DF || i->mode != 64 || i->address_bytes != 8)
+	if (!can_bulk(c, i))
 		return 0;
 	uint64_t from = source(c, i, ACCESS_READ), to = destination(c, i, ACCESS_WRITE);
 	struct mmu_fast_entry *r = fast(c->fast_read, from), *w = fast(c->fast_write, to);
@@ -178,15 +186,15 @@ static uint64_t bulk_movs(struct interp_vcpu *c, const struct insn *i, uint64_t 
 	memmove(target, origin, size);
 	count_uses(c, r, count, false);
 	count_uses(c, w, count, true);
-	s->gpr[GPR_RSI] += size;
-	s->gpr[GPR_RDI] += size;
+	advance(s, i, GPR_RSI, size);
+	advance(s, i, GPR_RDI, size);
 	return count;
 }
 
 static uint64_t bulk_stos(struct interp_vcpu *c, const struct insn *i, uint64_t count)
 {
 	struct vcpu_state *s = c->s;
-	if (s->rflags & FLAG_DF || i->mode != 64 || i->address_bytes != 8)
+	if (!can_bulk(c, i))
 		return 0;
 	uint64_t to = destination(c, i, ACCESS_WRITE);
 	struct mmu_fast_entry *w = fast(c->fast_write, to);
@@ -200,7 +208,7 @@ static uint64_t bulk_stos(struct interp_vcpu *c, const struct insn *i, uint64_t 
 		for (uint64_t n = 0; n < count; n++)
 			memcpy(target + n * i->op_bytes, &s->gpr[GPR_RAX], i->op_bytes);
 	count_uses(c, w, count, true);
-	s->gpr[GPR_RDI] += count * i->op_bytes;
+	advance(s, i, GPR_RDI, count * i->op_bytes);
 	return count;
 }
 
@@ -291,7 +299,7 @@ static bool string(struct lowering *l, enum string_kind kind, unsigned size_byte
 		if (is_source)
 			lower_memory(l, o);
 	}
-	out->flags &= (uint8_t) ~(INSN_MEMORY | INSN_PLAIN);
+	out->flags &= (uint8_t) ~(INSN_MEMORY | INSN_PLAIN | INSN_FLAT);
 	out->exec = out->flags & (INSN_REP | INSN_REPNE) ? string_rep : string_once;
 	return true;
 }

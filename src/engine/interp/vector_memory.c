@@ -157,7 +157,7 @@ static bool lower_gather(struct lowering *l, unsigned element_bytes, unsigned in
 	unsigned wide = element_bytes > index_bytes ? element_bytes : index_bytes;
 	lower_memory(l, &o[1]);
 	l->out->index = REG_ZERO;
-	l->out->flags &= (uint8_t)~INSN_PLAIN;
+	l->out->flags &= (uint8_t) ~(INSN_PLAIN | INSN_FLAT);
 	l->out->scale = (uint8_t)__builtin_ctz(o[1].mem.scale ? o[1].mem.scale : 1);
 	l->out->exec = op_gather;
 	l->out->reg = (uint8_t)to;
