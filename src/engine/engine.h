@@ -6,9 +6,9 @@
  * exit record. All engines drive the same state, so a vcpu may move from one to another whenever
  * run() has returned.
  *
- * Time: before anything that may look at the clock the engine sets it (virtual kind); run() never
- * goes past `until_cycles`, to the exact instruction, and retires at least one instruction per
- * cycle.
+ * Time: before anything that may look at the clock the engine sets it (virtual kind); run() starts
+ * no instruction at or after `until_cycles`. An instruction takes one cycle, and some take more
+ * (PAUSE, accesses to devices), so run() may end a little past it; never earlier without a reason.
  */
 #pragma once
 

@@ -79,18 +79,18 @@ static void test_pause_loop(void **state)
 {
 	struct machine *m = *state;
 
-	/* pause; dec rcx; jnz: 3 cycles a turn, so a window of 4096 is passed after 1366 turns. */
+	/* pause; dec rcx; jnz: 66 cycles a turn, so a window of 4096 is passed after 63 turns. */
 	static const uint8_t loop[] = {0xf3, 0x90, 0x48, 0xff, 0xc9, 0x75, 0xf9, 0xf4};
 
 	enter_long(m, 0);
 	poke(m, CODE, loop, sizeof(loop));
-	m->v.state.gpr[GPR_RCX] = 3000;
+	m->v.state.gpr[GPR_RCX] = 200;
 	go(m);
 	assert_halted_at(m, sizeof(loop));
-	assert_int_equal(ledger_total(&m->ledger, EVENT_EXIT_PAUSE), 2);
+	assert_int_equal(ledger_total(&m->ledger, EVENT_EXIT_PAUSE), 3);
 	enter_long(m, 3); /* not ring 3's */
 	poke(m, CODE, loop, sizeof(loop));
-	m->v.state.gpr[GPR_RCX] = 3000;
+	m->v.state.gpr[GPR_RCX] = 200;
 	go(m);
 	assert_vector(m, VECTOR_GP);
 	assert_int_equal(ledger_total(&m->ledger, EVENT_EXIT_PAUSE), 2);

@@ -169,7 +169,10 @@ struct interp_vcpu {
 	uint64_t folded_uses;		  /* mmu->use_clock at the last fold */
 	uint64_t pause_first, pause_last; /* cycles: the PAUSE loop that runs, see privileged.c */
 	bool step_requested;
-	bool virtualized;			    /* exits are charged */
+	bool drops_step;	/* what runs alone entered a handler: TF traps no more */
+	uint32_t settled_db;	/* pending_db before what runs alone */
+	uint64_t device_cycles; /* what an access to a device takes */
+	bool virtualized;	/* exits are charged */
 	struct mmu_fast_entry none[MMU_FAST_COUNT]; /* always empty: forces the slow path (alignment
 						       checks, data breakpoints) */
 };
@@ -195,6 +198,20 @@ void interp_cut(struct interp_vcpu *c, const struct insn *i);
 /* Sets the clock to the instant of instruction `i`. Before any look at the clock, the bus, the APIC
  * or an MSR. */
 void interp_sync_clock(struct interp_vcpu *c, const struct insn *i);
+/*
+ * Virtual time: an instruction takes a cycle, and two things take longer, as they do on a
+ * processor, so that guests that wait for a device or spin on the clock do not spin a thousand
+ * times too often: PAUSE (Skylake: 140 cycles, processors before it about 40) and an access to a
+ * device (an uncached read that crosses the chipset).
+ */
+#define INTERP_PAUSE_CYCLES 64
+#define INTERP_DEVICE_NS 250
+
+static inline void interp_spend(struct interp_vcpu *c, uint64_t cycles)
+{
+	c->cycles += cycles;
+}
+
 /* After an effect that may have raised an interrupt or armed a timer: the loop looks before the
  * next instruction. */
 static inline void interp_attend(struct interp_vcpu *c)

@@ -85,6 +85,7 @@ static void read_device(struct interp_vcpu *c, const struct insn *i, gpa_t addre
 		unsigned n = size_bytes >= 8 ? 8 : size_bytes >= 4 ? 4 : size_bytes >= 2 ? 2 : 1;
 		bool handled;
 		uint64_t value = bus_mmio_read(c->bus, c->v->index, address, n, &handled);
+		interp_spend(c, c->device_cycles);
 		if (!handled)
 			ledger_charge(c->ledger, EVENT_UNHANDLED_MMIO);
 		memcpy(bytes, &value, n);
@@ -106,6 +107,7 @@ static void write_device(struct interp_vcpu *c, const struct insn *i, gpa_t addr
 		memcpy(&value, bytes, n);
 		if (!bus_mmio_write(c->bus, c->v->index, address, n, value))
 			ledger_charge(c->ledger, EVENT_UNHANDLED_MMIO);
+		interp_spend(c, c->device_cycles);
 		address.v += n;
 		bytes += n;
 		size_bytes -= n;

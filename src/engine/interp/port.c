@@ -48,6 +48,7 @@ static uint64_t port_read(struct interp_vcpu *c, const struct insn *i, unsigned 
 	uint64_t value = bus_port_read(c->bus, c->v->index, (uint16_t)port, size_bytes, &handled);
 	if (!handled)
 		ledger_charge(c->ledger, EVENT_UNHANDLED_PORT);
+	interp_spend(c, c->device_cycles);
 	debug_port_access(c, port, size_bytes);
 	attend_bus(c);
 	return value;
@@ -60,6 +61,7 @@ static void port_write(struct interp_vcpu *c, const struct insn *i, unsigned por
 	interp_sync_clock(c, i);
 	if (!bus_port_write(c->bus, c->v->index, (uint16_t)port, size_bytes, value))
 		ledger_charge(c->ledger, EVENT_UNHANDLED_PORT);
+	interp_spend(c, c->device_cycles);
 	debug_port_access(c, port, size_bytes);
 	attend_bus(c);
 }

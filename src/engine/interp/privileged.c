@@ -307,10 +307,8 @@ HANDLER(op_hlt)
 	FINISH;
 }
 
-HANDLER(op_pause)
+static void charge_pause_loop(struct interp_vcpu *c, const struct insn *i)
 {
-	if (s->cpl || !c->virtualized)
-		NEXT;
 	interp_sync_clock(c, i);
 	uint64_t now = clock_now(c->clock);
 	if (now - c->pause_last > PAUSE_GAP_CYCLES) {
@@ -320,7 +318,15 @@ HANDLER(op_pause)
 		c->pause_first = now;
 	}
 	c->pause_last = now;
-	NEXT;
+}
+
+/* Ends its block, for it takes more than a cycle: nothing may run past a deadline. */
+HANDLER(op_pause)
+{
+	if (!s->cpl && c->virtualized)
+		charge_pause_loop(c, i);
+	interp_spend(c, INTERP_PAUSE_CYCLES - 1);
+	FINISH;
 }
 
 /* WBINVD, INVD: caches are not modelled. */
@@ -379,7 +385,7 @@ bool lower_privileged(struct lowering *l)
 	case ZYDIS_MNEMONIC_WRFSBASE: return lower_register_only(l, op_write_base, SEG_FS);
 	case ZYDIS_MNEMONIC_WRGSBASE: return lower_register_only(l, op_write_base, SEG_GS);
 	case ZYDIS_MNEMONIC_HLT: return lower_exec(l, op_hlt, true);
-	case ZYDIS_MNEMONIC_PAUSE: return lower_exec(l, op_pause, false);
+	case ZYDIS_MNEMONIC_PAUSE: return lower_exec(l, op_pause, true);
 	case ZYDIS_MNEMONIC_WBINVD:
 	case ZYDIS_MNEMONIC_INVD: return lower_exec(l, op_flush_caches, false);
 	case ZYDIS_MNEMONIC_VMCALL:
