@@ -374,7 +374,7 @@ static void test_iret_of_ring_3_cannot_raise_privilege(void **state)
 	enter_protected(m, 3);
 	m->v.state.gpr[GPR_RSP] = USER_STACK - 20;
 	poke(m, USER_STACK - 20, frame, sizeof(frame));
-	poke_value(m, CODE + 0x100, 0x80cd, 2);
+	poke_value(m, CODE + 0x100, 0x90, 1);
 	run_code(m, 0xcf);
 	/* TF arrived, IF and IOPL did not. */
 	assert_vector(m, VECTOR_DB);

@@ -361,6 +361,7 @@ void deliver_software(struct interp_vcpu *c, const struct insn *i, unsigned vect
 	}
 	s->rflags &= ~FLAG_RF;
 	deliver(c, &d);
+	c->drops_step = true;
 }
 
 /* ---- debug registers (SDM 3B 17.2) ---- */

@@ -271,6 +271,7 @@ HANDLER(op_syscall)
 	s->gpr[GPR_RCX] = interp_next_rip(s, i);
 	s->gpr[GPR_R11] = vcpu_rflags(c->v) & ~FLAG_RF;
 	vcpu_set_rflags(c->v, s->gpr[GPR_R11] & ~s->fmask);
+	c->drops_step = !(s->rflags & FLAG_TF);
 	s->seg[SEG_SS] = flat_segment(selector + 8, FLAT_DATA, 0);
 	load_code_segment(c, flat_segment(selector, FLAT_CODE | ATTR_L, 0), s->lstar);
 	interp_mode_changed(c);

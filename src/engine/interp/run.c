@@ -461,16 +461,18 @@ static void run_alone(struct interp_vcpu *c)
 	c->ops = c->scratch;
 	charge_block(c, 1);
 	c->cycles += 1;
+	s->rflags &= ~FLAG_RF; /* before it runs, for IRET may set it */
+	c->settled_db = s->pending_db;
+	c->drops_step = false;
 	c->scratch[0].exec(s, c->scratch, c);
 	c->is_alone = false;
-	s->rflags &= ~FLAG_RF;
 	if (shadow)
 		c->attention |= ATTENTION_INTERRUPT;
 	if (s->interrupt_shadow)
 		c->attention |= ATTENTION_SHADOW;
 	else
 		c->attention &= ~(uint32_t)ATTENTION_SHADOW;
-	if (traps)
+	if (traps && !c->drops_step)
 		s->pending_db |= BIT(14);
 	if (c->step_requested) {
 		c->step_requested = false;
@@ -535,6 +537,7 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 		charge_block(c, b->count);
 		c->cycles += b->count;
 		c->taken = 2;
+		s->rflags &= ~FLAG_RF;
 		b->insns[0].exec(s, b->insns, c);
 		from = likely(generation == c->vm->cache.generation) ? b : NULL;
 	}
@@ -558,6 +561,8 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	bool *first_step = &first;
 	switch (setjmp(c->unwind)) {
 	case UNWIND_FAULT:
+		if (c->is_alone && !c->is_delivering) /* data breakpoints of what never was */
+			c->s->pending_db = c->settled_db;
 		c->is_alone = false;
 		c->count = 0;
 		deliver_fault(c);

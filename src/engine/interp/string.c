@@ -4,7 +4,9 @@
  * An iteration commits as a whole, so a fault in the middle of a REP leaves the registers at the
  * iteration that faulted and the instruction can be restarted (SDM 2B REP). Runs of MOVS and STOS
  * that stay within a page of plain RAM are done in one piece. A long REP gives way to the run loop
- * after REP_PIECE iterations, so that interrupts and time get their turn.
+ * whenever the count left is a multiple of REP_PIECE, so that interrupts and time get their turn:
+ * the pieces depend on the count alone, and are the same when an instruction starts again in the
+ * middle of one.
  */
 #include <string.h>
 
@@ -249,7 +251,8 @@ HANDLER(string_once)
 
 HANDLER(string_rep)
 {
-	uint64_t piece = REP_PIECE;
+	/* Single steps trap after each iteration. */
+	uint64_t piece = s->rflags & FLAG_TF ? 1 : (remaining(s, i) - 1) % REP_PIECE + 1;
 	/* A fault of REP CMPS or SCAS finds the flags as they were before the instruction (SDM 2B
 	 * REP). */
 	const uint8_t flags_low = s->flags_low, flags_of = s->flags_of;
@@ -269,6 +272,8 @@ HANDLER(string_rep)
 		piece -= done;
 		if (ends_early(s, i))
 			NEXT;
+		if (unlikely(s->pending_db))
+			break;
 		/* What an effect outside RAM may have raised is looked at between iterations. */
 		if (unlikely(c->is_alone && c->attention & (ATTENTION_INTERRUPT | ATTENTION_EXIT)))
 			break;
@@ -277,6 +282,7 @@ HANDLER(string_rep)
 		NEXT;
 	uint64_t rip = s->gpr[REG_BLOCK] + i->offset;
 	s->rip = i->mode == 64 ? rip : (uint32_t)rip;
+	s->rflags |= FLAG_RF; /* what comes between finds the instruction begun (SDM 3B 17.3.1.1) */
 	c->taken = 2;
 	interp_cut(c, i);
 }
