@@ -93,7 +93,7 @@ static void test_pause_loop(void **state)
 	m->v.state.gpr[GPR_RCX] = 200;
 	go(m);
 	assert_vector(m, VECTOR_GP);
-	assert_int_equal(ledger_total(&m->ledger, EVENT_EXIT_PAUSE), 2);
+	assert_int_equal(ledger_total(&m->ledger, EVENT_EXIT_PAUSE), 3);
 }
 
 static void test_hypercalls_without_kvm_leaves(void **state)
