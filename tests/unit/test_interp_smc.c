@@ -1,0 +1,223 @@
+/*
+ * Code that changes while it runs: what a store writes is what the next fetch reads, wherever it
+ * lies in the block cache's eyes.
+ */
+#include "window.h"
+
+/* mov byte [rip + distance], value: 7 bytes */
+#define STORE(distance, value) 0xc6, 0x05, (distance), 0, 0, 0, (value)
+
+static void test_next_instruction(void **state)
+{
+	struct machine *m = *state;
+
+	enter_long(m, 0);
+	run_code(m, STORE(1, 0x77), 0xb0, 0x11, 0xf4); /* mov al, 0x11 becomes mov al, 0x77 */
+	assert_halted_at(m, 10);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 0x77);
+}
+
+static void test_ahead_in_block(void **state)
+{
+	struct machine *m = *state;
+
+	enter_long(m, 0);
+	run_code(m, STORE(5, 0x0b),	 /* the operation of the last add becomes ... */
+		 0xff, 0xc3, 0xff, 0xc3, /* inc ebx twice */
+		 0x83, 0xc3, 0x05, 0xf4);
+	/* 83 0b 05: or dword [rbx], 5 with rbx = 2: address 2 of the first page. */
+	assert_halted_at(m, 15);
+	assert_int_equal(m->v.state.gpr[GPR_RBX], 2);
+	assert_int_equal(peek(m, 2, 4) & 5, 5);
+}
+
+static void test_behind_in_loop(void **state)
+{
+	static const uint8_t code[] = {
+		0x83, 0xc0, 0x01,		    /* add eax, 1: its operand is at CODE + 2 */
+		0xfe, 0x05, 0xf9, 0xff, 0xff, 0xff, /* inc byte [rip - 7] */
+		0xe2, 0xf5,			    /* loop */
+		0xf4};
+	struct machine *m = *state;
+
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RCX] = 10;
+	poke(m, CODE, code, sizeof(code));
+	go(m);
+	assert_halted_at(m, sizeof(code));
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 55);
+	assert_int_equal(peek(m, CODE + 2, 1), 11);
+}
+
+static void test_rep_stos_over_itself(void **state)
+{
+	struct machine *m = *state;
+
+	/* REP STOSB overwrites the bytes after it, and its own: the rest of it is gone. */
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RDI] = CODE + 2;
+	m->v.state.gpr[GPR_RCX] = 8;
+	m->v.state.gpr[GPR_RAX] = 0xf4;
+	run_code(m, 0xf3, 0xaa, 0x90, 0x90, 0x90, 0x0f, 0x0b);
+	assert_halted_at(m, 3);
+	assert_int_equal(m->v.state.gpr[GPR_RCX], 0);
+}
+
+static void test_second_page_of_crossing_instruction(void **state)
+{
+	struct machine *m = *state;
+
+	/* add eax, imm32 whose immediate's upper bytes lie on the next page; twice with a change
+	 * between. */
+	static const uint8_t code[] = {0x05, 0x01, 0x00, 0x00, 0x00, /* at page end - 3 */
+				       0xfe, 0x05, 0xf8, 0xff, 0xff,
+				       0xff, /* inc byte [page start] */
+				       0xe2, 0xf3, 0xf4};
+	uint64_t start = CODE + 0xffd;
+
+	enter_long(m, 0);
+	m->v.state.rip = start;
+	m->v.state.gpr[GPR_RCX] = 4;
+	poke(m, start, code, sizeof(code));
+	go(m);
+	assert_halted_at(m, 0xffd + sizeof(code));
+	/* 1, 0x10001, 0x20001, 0x30001: the byte at page start is bits 16..23. */
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 0x60004);
+}
+
+/* Runs `mov eax, value; ret`, called at WINDOW, and between two calls what `between` says. */
+static void prepare_two_pages(struct machine *m)
+{
+	static const uint8_t first[] = {0xb8, 1, 0, 0, 0, 0xc3};
+	static const uint8_t second[] = {0xb8, 2, 0, 0, 0, 0xc3};
+
+	enter_window(m, 0);
+	poke(m, DATA, first, sizeof(first));
+	poke(m, DATA + 0x1000, second, sizeof(second));
+	m->v.state.gpr[GPR_RSI] = WINDOW;
+	m->v.state.gpr[GPR_RDI] = WINDOW_TABLE;
+	m->v.state.gpr[GPR_RDX] = (DATA + 0x1000) | PAGE_PRESENT;
+}
+
+static void test_remap_and_invlpg(void **state)
+{
+	struct machine *m = *state;
+
+	prepare_two_pages(m);
+	run_code(m, 0xff, 0xd6,	   /* call rsi */
+		 0x89, 0xc3,	   /* mov ebx, eax */
+		 0x48, 0x89, 0x17, /* mov [rdi], rdx */
+		 0x0f, 0x01, 0x3e, /* invlpg [rsi] */
+		 0xff, 0xd6,	   /* call rsi */
+		 0xf4);
+	assert_halted_at(m, 13);
+	assert_int_equal(m->v.state.gpr[GPR_RBX], 1);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 2);
+}
+
+static void test_remap_and_cr3(void **state)
+{
+	struct machine *m = *state;
+
+	prepare_two_pages(m);
+	run_code(m, 0xff, 0xd6, 0x89, 0xc3, 0x48, 0x89, 0x17, /* as above */
+		 0x0f, 0x20, 0xd9, 0x0f, 0x22, 0xd9,	      /* mov rcx, cr3; mov cr3, rcx */
+		 0xff, 0xd6, 0xf4);
+	assert_halted_at(m, 16);
+	assert_int_equal(m->v.state.gpr[GPR_RBX], 1);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 2);
+}
+
+static void test_one_page_at_two_addresses(void **state)
+{
+	struct machine *m = *state;
+
+	prepare_two_pages(m);
+	window_map(m, 3, DATA, PAGE_PRESENT);
+	run_code(m, 0xff, 0xd6, 0x89, 0xc3,		    /* call rsi; mov ebx, eax */
+		 0xc6, 0x86, 0x01, 0x30, 0x00, 0x00, 0x07,  /* mov byte [rsi + 0x3001], 7 */
+		 0xff, 0xd6, 0x89, 0xc1,		    /* call rsi; mov ecx, eax */
+		 0x48, 0x8d, 0x96, 0x00, 0x30, 0x00, 0x00,  /* lea rdx, [rsi + 0x3000] */
+		 0xc6, 0x46, 0x01, 0x09, 0xff, 0xd2, 0xf4); /* mov byte [rsi+1], 9; call rdx */
+	assert_halted_at(m, 29);
+	assert_int_equal(m->v.state.gpr[GPR_RBX], 1);
+	assert_int_equal(m->v.state.gpr[GPR_RCX], 7);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 9);
+}
+
+static void test_data_beside_code(void **state)
+{
+	static const uint8_t code[] = {
+		0x83, 0x05, 0x39, 0x00, 0x00, 0x00, 0x01, /* add dword [rip + 0x39], 1 */
+		0xff, 0x05, 0x01, 0x01, 0x00, 0x00,	  /* inc dword [rip + 0x101] */
+		0xe2, 0xf1, 0xf4};
+	struct machine *m = *state;
+
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RCX] = 100;
+	poke(m, CODE, code, sizeof(code));
+	go(m);
+	assert_halted_at(m, sizeof(code));
+	assert_int_equal(peek(m, CODE + 0x40, 4), 100);
+	assert_int_equal(peek(m, CODE + 0x10e, 4), 100);
+}
+
+/* A device writes code (DMA) between two runs. */
+static void test_written_from_outside(void **state)
+{
+	struct machine *m = *state;
+
+	enter_long(m, 0);
+	run_code(m, 0xb0, 0x01, 0xf4);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 1);
+	m->v.state.activity = ACTIVITY_RUNNING;
+	m->v.state.rip = CODE;
+	poke_value(m, CODE + 1, 2, 1);
+	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 100, &m->exit);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 2);
+}
+
+/* The same bytes mean other things in other modes. */
+static void test_one_place_in_three_modes(void **state)
+{
+	static const uint8_t code[] = {0x48, 0x40, 0xb8, 0x01, 0x00, 0xf4, 0x00, 0xf4};
+	struct machine *m = *state;
+
+	for (unsigned turn = 0; turn < 2; turn++) {
+		enter_long(m, 0);
+		m->v.state.gpr[GPR_RAX] = 5;
+		poke(m, CODE, code, sizeof(code));
+		go(m); /* rex rex mov eax, 0x00f40001; hlt */
+		assert_halted_at(m, 8);
+		assert_int_equal(m->v.state.gpr[GPR_RAX], 0xf40001);
+		enter_protected(m, 0);
+		m->v.state.gpr[GPR_RAX] = 5;
+		go(m); /* dec; inc; mov */
+		assert_halted_at(m, 8);
+		enter_real(m);
+		go(m); /* mov ax, 1; hlt */
+		assert_halted_at(m, 6);
+		assert_int_equal(m->v.state.gpr[GPR_RAX] & 0xffff, 1);
+	}
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_next_instruction),
+		T(test_ahead_in_block),
+		T(test_behind_in_loop),
+		T(test_rep_stos_over_itself),
+		T(test_second_page_of_crossing_instruction),
+		T(test_remap_and_invlpg),
+		T(test_remap_and_cr3),
+		T(test_one_page_at_two_addresses),
+		T(test_data_beside_code),
+		T(test_written_from_outside),
+		T(test_one_place_in_three_modes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
