@@ -10,18 +10,13 @@
 
 #include <string.h>
 
-static unsigned fast_index(uint64_t page_number)
-{
-	return (unsigned)page_number & (MMU_FAST_COUNT - 1);
-}
-
 void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		   struct tlb_entry *entry, const struct mmu_page *page)
 {
 	if (!page->host || (kind == ACCESS_WRITE && page->flags))
 		return;
 	uint64_t number = address.v >> PAGE_SHIFT;
-	unsigned index = fast_index(number);
+	unsigned index = mmu_fast_slot(number);
 	uint64_t bit = BIT(index % 64);
 	mmu->fast[mode][kind][index] = (struct mmu_fast_entry){
 		.tag = number,

@@ -58,6 +58,21 @@ struct mmu_page {
 #define MMU_FAST_COUNT (1u << MMU_FAST_BITS)
 #define MMU_FAST_EMPTY (~0ull)
 
+/*
+ * The slot of a page in a fast map. Adding the upper bits keeps pages apart that are a power of two
+ * apart (two arrays, a source and a destination). Neighbouring pages must never share a slot, for a
+ * look-up goes to the slot of an access's first page and compares the tag with its last: the sum
+ * differs by 1 or 2 between neighbours.
+ */
+static inline unsigned mmu_fast_slot(uint64_t page_number)
+{
+#ifdef GNOMON_HARD /* two slots: 2 would be 0 */
+	return (unsigned)page_number & (MMU_FAST_COUNT - 1);
+#else
+	return (unsigned)(page_number + (page_number >> MMU_FAST_BITS)) & (MMU_FAST_COUNT - 1);
+#endif
+}
+
 struct mmu_fast_entry {
 	uint64_t tag;	 /* gva >> 12 of the page, or MMU_FAST_EMPTY */
 	uint64_t addend; /* host address = gva + addend */
@@ -143,8 +158,7 @@ void mmu_note_exit(struct mmu *mmu);
 static inline struct mmu_fast_entry *mmu_fast_lookup(struct mmu *mmu, uint64_t first, uint64_t last,
 						     enum access_kind kind, enum mmu_mode mode)
 {
-	struct mmu_fast_entry *e =
-		&mmu->fast[mode][kind][(first >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
+	struct mmu_fast_entry *e = &mmu->fast[mode][kind][mmu_fast_slot(first >> PAGE_SHIFT)];
 	if (unlikely(e->tag != last >> PAGE_SHIFT))
 		return NULL;
 	return e;

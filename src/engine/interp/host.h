@@ -120,7 +120,7 @@ static HOST_INLINE void *host_operand(struct interp_vcpu *c, uint64_t linear, un
 				      bool is_write)
 {
 	struct mmu_fast_entry *map = is_write ? c->fast_write : c->fast_read;
-	struct mmu_fast_entry *e = &map[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
+	struct mmu_fast_entry *e = &map[mmu_fast_slot(linear >> PAGE_SHIFT)];
 	if (unlikely(e->tag != (linear + size_bytes - 1) >> PAGE_SHIFT))
 		return NULL;
 	*e->stamp = ++c->mmu->use_clock;

@@ -289,8 +289,7 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 	static inline type interp_read_##n(struct interp_vcpu *c, const struct insn *i,         \
 					   uint64_t linear)                                     \
 	{                                                                                       \
-		struct mmu_fast_entry *e =                                                      \
-			&c->fast_read[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];           \
+		struct mmu_fast_entry *e = &c->fast_read[mmu_fast_slot(linear >> PAGE_SHIFT)];  \
 		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                         \
 			return (type)interp_read_slow(c, i, linear, n);                         \
 		*e->stamp = ++c->mmu->use_clock;                                                \
@@ -301,8 +300,7 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 	static inline void interp_write_##n(struct interp_vcpu *c, const struct insn *i,        \
 					    uint64_t linear, type value)                        \
 	{                                                                                       \
-		struct mmu_fast_entry *e =                                                      \
-			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];          \
+		struct mmu_fast_entry *e = &c->fast_write[mmu_fast_slot(linear >> PAGE_SHIFT)]; \
 		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT)) {                       \
 			interp_write_slow(c, i, linear, n, value);                              \
 			return;                                                                 \
@@ -314,8 +312,7 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 	static inline interp_operand_##n *interp_rmw_##n(struct interp_vcpu *c,                 \
 							 const struct insn *i, uint64_t linear) \
 	{                                                                                       \
-		struct mmu_fast_entry *e =                                                      \
-			&c->fast_write[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];          \
+		struct mmu_fast_entry *e = &c->fast_write[mmu_fast_slot(linear >> PAGE_SHIFT)]; \
 		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                         \
 			return interp_rmw_slow(c, i, linear, n);                                \
 		*e->stamp = ++c->mmu->use_clock;                                                \

@@ -146,7 +146,7 @@ static uint64_t room(uint64_t linear, unsigned size_bytes, uint64_t count)
 
 static struct mmu_fast_entry *fast(struct mmu_fast_entry *map, uint64_t linear)
 {
-	struct mmu_fast_entry *e = &map[(linear >> PAGE_SHIFT) & (MMU_FAST_COUNT - 1)];
+	struct mmu_fast_entry *e = &map[mmu_fast_slot(linear >> PAGE_SHIFT)];
 	return e->tag == linear >> PAGE_SHIFT ? e : NULL;
 }
 
