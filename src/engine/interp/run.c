@@ -482,6 +482,22 @@ static void run_alone(struct interp_vcpu *c)
 	}
 }
 
+/* Blocks know nothing of CS's limit, for they are found by physical address. */
+static inline bool is_within_cs(const struct interp_vcpu *c, uint32_t size_bytes)
+{
+	return c->key & KEY_CODE64 || c->s->rip + size_bytes - 1 <= c->s->seg[SEG_CS].limit;
+}
+
+/* The first instruction of `b`, which begins at RIP. */
+static void run_first_alone(struct interp_vcpu *c, const struct block *b)
+{
+	if (unlikely(!is_within_cs(c, b->insns[0].length)))
+		interp_raise_error(c, NULL, VECTOR_GP, 0);
+	c->s->gpr[REG_BLOCK] = c->s->rip;
+	c->scratch[0] = b->insns[0];
+	run_alone(c);
+}
+
 /* One instruction from RIP. False: a debugger's breakpoint is here. */
 static bool step(struct interp_vcpu *c, bool *first)
 {
@@ -490,10 +506,7 @@ static bool step(struct interp_vcpu *c, bool *first)
 	*first = false;
 	if (c->attention & ATTENTION_STEP && interp_instruction_breakpoint(c))
 		interp_raise(c, NULL, VECTOR_DB);
-	struct block *b = next_block(c, NULL, 0);
-	c->s->gpr[REG_BLOCK] = c->s->rip;
-	c->scratch[0] = b->insns[0];
-	run_alone(c);
+	run_first_alone(c, next_block(c, NULL, 0));
 	return true;
 }
 
@@ -524,10 +537,8 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 		c->count = 0;
 		uint32_t generation = c->vm->cache.generation;
 		struct block *b = next_block(c, from, from_rip);
-		if (unlikely(c->until - c->cycles < b->count)) {
-			s->gpr[REG_BLOCK] = s->rip;
-			c->scratch[0] = b->insns[0];
-			run_alone(c);
+		if (unlikely(c->until - c->cycles < b->count || !is_within_cs(c, b->bytes))) {
+			run_first_alone(c, b);
 			from = NULL;
 			continue;
 		}
@@ -636,6 +647,7 @@ static int interp_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mm
 	c->clock = vm->config.clock;
 	c->ledger = v->ledger;
 	c->virtualized = mmu_is_virtualized(mmu);
+	c->device_cycles = clock_cycles_from_ns(c->clock, INTERP_DEVICE_NS);
 	c->folded_uses = mmu->use_clock;
 	vm->vcpus[v->index] = c;
 	vm->vcpu_count = v->index + 1 > vm->vcpu_count ? v->index + 1 : vm->vcpu_count;
