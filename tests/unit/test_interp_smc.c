@@ -162,6 +162,29 @@ static void test_data_beside_code(void **state)
 	assert_int_equal(peek(m, CODE + 0x10e, 4), 100);
 }
 
+/* A byte behind the first makes an instruction of what was none. */
+static void test_undefined_until_written(void **state)
+{
+	struct machine *m = *state;
+
+	for (unsigned crossing = 0; crossing < 2; crossing++) {
+		uint64_t at = CODE + crossing * 0xfff;
+
+		enter_long(m, 0);
+		m->v.state.rip = at;
+		m->v.state.gpr[GPR_RBX] = at + 1;
+		run_code(m, 0xc7, 0x3b, 1, 0, 0, 0, 0xf4); /* C7 /7 does not exist */
+		assert_vector(m, VECTOR_UD);
+		/* and [rbx], 3: 3b becomes 03, mov dword [rbx], 1 */
+		enter_long(m, 0);
+		m->v.state.rip = at + 0x40;
+		m->v.state.gpr[GPR_RBX] = at + 1;
+		run_code(m, 0x80, 0x23, 0x03, 0xeb, 0xbb);
+		assert_halted_at(m, at + 7 - CODE);
+		assert_int_equal(peek(m, at + 1, 4), 1);
+	}
+}
+
 /* A device writes code (DMA) between two runs. */
 static void test_written_from_outside(void **state)
 {
@@ -215,6 +238,7 @@ int main(void)
 		T(test_remap_and_cr3),
 		T(test_one_page_at_two_addresses),
 		T(test_data_beside_code),
+		T(test_undefined_until_written),
 		T(test_written_from_outside),
 		T(test_one_place_in_three_modes),
 	};

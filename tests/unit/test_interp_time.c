@@ -133,6 +133,30 @@ static void test_interrupt_at_its_cycle(void **state)
 	}
 }
 
+/* An interrupt that waits beside an NMI, with a gate that leaves IF on, comes before the first
+ * instruction of the NMI's handler. */
+static void test_two_at_once(void **state)
+{
+	struct machine *m = *state;
+
+	for (unsigned cut = 0; cut < 2; cut++) {
+		enter_busy(m);
+		m->v.state.rflags |= FLAG_IF;
+		mmu_reset(m->mmu);
+		interp_ops.state_changed(m->engine, 0);
+		run_until(m, clock_now(&m->clock) + 5);
+		offer(m, 0x50);
+		vcpu_request(&m->v, REQUEST_NMI);
+		set_idt64(m, VECTOR_NMI, KERNEL_CS64, handler(VECTOR_NMI), 0x8f, 0);
+		if (cut)
+			run_until(m, clock_now(&m->clock) + 1);
+		interp_ops.run(m->engine, 0, clock_now(&m->clock) + 10, &m->exit);
+		assert_vector(m, 0x50); /* the NMI was first, the interrupt came on top of it */
+		assert_int_equal(slot(m, 0, 8), handler(VECTOR_NMI));
+		m->v.state.nmi_blocked = 0;
+	}
+}
+
 static void test_interrupt_between_rep_pieces(void **state)
 {
 	struct machine *m = *state;
@@ -337,6 +361,7 @@ int main(void)
 		T(test_cuts_are_invisible),
 		T(test_shadows),
 		T(test_interrupt_at_its_cycle),
+		T(test_two_at_once),
 		T(test_interrupt_between_rep_pieces),
 		T(test_stop_and_halt),
 		T(test_single_steps),

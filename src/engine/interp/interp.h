@@ -119,6 +119,7 @@ enum attention {
 	ATTENTION_INTERRUPT = 1 << 2, /* something may be deliverable now */
 	ATTENTION_DEADLINE = 1 << 3,  /* a device may have armed an earlier deadline */
 	ATTENTION_EXIT = 1 << 4,      /* c->exit is filled: leave */
+	ATTENTION_LOOK = ATTENTION_INTERRUPT | ATTENTION_DEADLINE | ATTENTION_EXIT,
 };
 
 enum slow_check {

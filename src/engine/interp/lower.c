@@ -170,7 +170,8 @@ void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, u
 			l.ends_block = true;
 		}
 		b->count++;
-		offset += out->length;
+		/* Any of the bytes looked at may make sense of what does not decode. */
+		offset += ZYAN_SUCCESS(status) ? out->length : have;
 		if (l.ends_block)
 			break;
 	}

@@ -527,6 +527,9 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 			leave(c, EXIT_BUDGET);
 			return;
 		}
+		/* A delivery leaves something to look at: the next run would, so this one does. */
+		if (unlikely(c->attention & ATTENTION_LOOK))
+			continue;
 		if (unlikely(c->attention & (ATTENTION_STEP | ATTENTION_SHADOW))) {
 			c->count = 0;
 			if (!step(c, first))
