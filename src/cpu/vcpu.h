@@ -232,3 +232,9 @@ static inline bool vcpu_is_v86(const struct vcpu *v)
 {
 	return (v->state.rflags & FLAG_VM) != 0;
 }
+
+/* Does `address` have all bits above the paging mode's width equal (SDM 1 3.3.7.1)? */
+static inline bool vcpu_is_canonical(const struct vcpu_state *s, uint64_t address)
+{
+	return sign_extend(address, s->cr4 & CR4_LA57 ? 57 : 48) == address;
+}

@@ -281,7 +281,7 @@ HANDLER(op_invlpg)
 		linear = (uint32_t)(s->seg[i->seg].base + linear);
 	else if (i->seg == SEG_FS || i->seg == SEG_GS)
 		linear += s->seg[i->seg].base;
-	if (is_canonical(s, linear) || !is_long(s))
+	if (vcpu_is_canonical(s, linear) || !is_long(s))
 		mmu_invlpg(c->mmu, gva(linear));
 	FINISH;
 }
@@ -296,7 +296,7 @@ HANDLER(op_invpcid)
 	interp_read_bytes(c, i, linear, descriptor, 16);
 	if (type > 3 || descriptor[0] >> 12)
 		raise_gp0(c, i);
-	if (type == 0 && !is_canonical(s, descriptor[1]))
+	if (type == 0 && !vcpu_is_canonical(s, descriptor[1]))
 		raise_gp0(c, i);
 	if (type < 2 && !(s->cr4 & CR4_PCIDE) && descriptor[0])
 		raise_gp0(c, i);

@@ -195,7 +195,7 @@ static uint64_t stack_linear(struct interp_vcpu *c, const struct insn *i, const 
 	uint64_t offset = sp & k->mask;
 
 	if (k->is_flat) {
-		if (!is_canonical(c->s, offset))
+		if (!vcpu_is_canonical(c->s, offset))
 			interp_raise_error(c, i, VECTOR_SS, k->error);
 		return offset;
 	}
@@ -290,7 +290,7 @@ void check_target(struct interp_vcpu *c, const struct insn *i, const struct segm
 {
 	bool is_64 = is_long(c->s) && (cs->attributes & ATTR_L);
 
-	if (is_64 ? !is_canonical(c->s, rip) : rip > cs->limit)
+	if (is_64 ? !vcpu_is_canonical(c->s, rip) : rip > cs->limit)
 		interp_raise_error(c, i, VECTOR_GP, c->is_delivering ? 1 : 0);
 }
 

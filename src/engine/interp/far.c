@@ -285,7 +285,7 @@ HANDLER(op_sysret)
 	if (!(s->efer & EFER_SCE) || !(c->key & KEY_CODE64))
 		interp_raise(c, i, VECTOR_UD);
 	require_cpl0(c, i);
-	if (to_64 && !is_canonical(s, s->gpr[GPR_RCX]))
+	if (to_64 && !vcpu_is_canonical(s, s->gpr[GPR_RCX]))
 		raise_gp0(c, i);
 	vcpu_set_rflags(c->v, (s->gpr[GPR_R11] & 0x3c7fd7) | FLAG_FIXED1);
 	s->seg[SEG_SS] = flat_segment((selector + 8) | 3, FLAT_DATA, 3);
@@ -321,7 +321,7 @@ HANDLER(op_sysexit)
 
 	if (!(s->cr0 & CR0_PE) || !selector || s->cpl)
 		raise_gp0(c, i);
-	if (to_64 && (!is_canonical(s, s->gpr[GPR_RCX]) || !is_canonical(s, s->gpr[GPR_RDX])))
+	if (to_64 && (!vcpu_is_canonical(s, s->gpr[GPR_RCX]) || !vcpu_is_canonical(s, s->gpr[GPR_RDX])))
 		raise_gp0(c, i);
 	selector += to_64 ? 32 : 16;
 	s->gpr[GPR_RSP] = to_64 ? s->gpr[GPR_RCX] : (uint32_t)s->gpr[GPR_RCX];

@@ -19,8 +19,7 @@ static inline uint64_t target_mask(const struct insn *i)
 static inline void check_target(struct interp_vcpu *c, const struct insn *i, uint64_t rip)
 {
 	if (likely(i->mode == 64)) {
-		unsigned width = c->s->cr4 & CR4_LA57 ? 57 : 48;
-		if (unlikely(sign_extend(rip, width) != rip))
+		if (unlikely(!vcpu_is_canonical(c->s, rip)))
 			interp_raise_error(c, i, VECTOR_GP, 0);
 	} else if (unlikely(rip > c->s->seg[SEG_CS].limit))
 		interp_raise_error(c, i, VECTOR_GP, 0);

@@ -12,12 +12,6 @@
 
 #include "bus/bus.h"
 
-static bool is_canonical(const struct interp_vcpu *c, uint64_t linear)
-{
-	unsigned width = c->s->cr4 & CR4_LA57 ? 57 : 48;
-	return sign_extend(linear, width) == linear;
-}
-
 static _Noreturn void raise_address(struct interp_vcpu *c, const struct insn *i)
 {
 	interp_raise_error(c, i, i && i->seg == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
@@ -35,7 +29,7 @@ static void checks_before(struct interp_vcpu *c, const struct insn *i, uint64_t 
 static struct mmu_page translate(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
 				 enum access_kind kind, enum mmu_mode mode)
 {
-	if (vcpu_is_long_mode(c->v) && unlikely(!is_canonical(c, linear)))
+	if (vcpu_is_long_mode(c->v) && unlikely(!vcpu_is_canonical(c->s, linear)))
 		raise_address(c, i);
 	struct mmu_page page;
 	struct page_fault fault;

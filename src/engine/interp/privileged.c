@@ -290,7 +290,7 @@ HANDLER(op_write_base)
 
 	if (!is_code64(c) || !(s->cr4 & CR4_FSGSBASE))
 		interp_raise(c, i, VECTOR_UD);
-	if (!is_canonical(s, base))
+	if (!vcpu_is_canonical(s, base))
 		raise_gp0(c, i);
 	s->seg[i->sub].base = base;
 	NEXT;

@@ -386,8 +386,7 @@ static uint64_t fetch_address(struct interp_vcpu *c)
 		mmu_fast_hit(c->mmu, e);
 		return e->gfn << PAGE_SHIFT | (linear & PAGE_OFFSET_MASK);
 	}
-	unsigned width = c->s->cr4 & CR4_LA57 ? 57 : 48;
-	if (unlikely(c->key & KEY_CODE64 && sign_extend(linear, width) != linear))
+	if (unlikely(c->key & KEY_CODE64 && !vcpu_is_canonical(c->s, linear)))
 		interp_raise_error(c, NULL, VECTOR_GP, 0);
 	struct mmu_page page;
 	struct page_fault fault;

@@ -161,7 +161,7 @@ HANDLER(op_load_table)
 	uint64_t base = data_read(c, i, wrap_linear(s, linear + 2), base_bytes);
 	if (!is_code64(c) && i->op_bytes == 2)
 		base &= 0xffffff;
-	if (is_code64(c) && !is_canonical(s, base))
+	if (is_code64(c) && !vcpu_is_canonical(s, base))
 		raise_gp0(c, i);
 	*table(s, i) = (struct table_register){.base = base, .limit = limit};
 	NEXT;
@@ -212,7 +212,7 @@ static struct segment_register read_system_segment(struct interp_vcpu *c, const 
 		raise_selector(c, i, VECTOR_NP, selector);
 	struct segment_register g = descriptor_segment(&d, selector);
 	g.base |= upper << 32;
-	if (!is_canonical(c->s, g.base))
+	if (!vcpu_is_canonical(c->s, g.base))
 		raise_selector(c, i, VECTOR_GP, selector);
 	return g;
 }

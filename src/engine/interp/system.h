@@ -33,11 +33,6 @@ static inline unsigned iopl(const struct vcpu_state *s)
 	return (unsigned)bits(s->rflags, 13, 12);
 }
 
-static inline bool is_canonical(const struct vcpu_state *s, uint64_t address)
-{
-	return sign_extend(address, s->cr4 & CR4_LA57 ? 57 : 48) == address;
-}
-
 /* A linear address outside 64-bit mode wraps at 4 GiB. */
 static inline uint64_t wrap_linear(const struct vcpu_state *s, uint64_t linear)
 {
