@@ -291,8 +291,8 @@ static int bench_engine(const struct bench_options *o)
 static void print_help(void)
 {
 	printf("usage: gnomon bench engine [OPTION]...\n\n"
-	       "Measures guest instructions per host second: an integer loop, a memory loop, a loop\n"
-	       "that misses the first-level TLB at every step and, with --kernel, a boot.\n");
+	       "Measures guest instructions per host second: an integer loop, a memory loop, a\n"
+	       "loop that misses the first-level TLB at every step and, with --kernel, a boot.\n");
 	options_print(stdout, rows, ARRAY_COUNT(rows));
 }
 

@@ -321,7 +321,8 @@ HANDLER(op_sysexit)
 
 	if (!(s->cr0 & CR0_PE) || !selector || s->cpl)
 		raise_gp0(c, i);
-	if (to_64 && (!vcpu_is_canonical(s, s->gpr[GPR_RCX]) || !vcpu_is_canonical(s, s->gpr[GPR_RDX])))
+	if (to_64 &&
+	    (!vcpu_is_canonical(s, s->gpr[GPR_RCX]) || !vcpu_is_canonical(s, s->gpr[GPR_RDX])))
 		raise_gp0(c, i);
 	selector += to_64 ? 32 : 16;
 	s->gpr[GPR_RSP] = to_64 ? s->gpr[GPR_RCX] : (uint32_t)s->gpr[GPR_RCX];
