@@ -617,6 +617,23 @@ static void test_exits_are_charged_only_when_virtualized(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
 
+static void test_stack_fault_of_memory_operands(void **state)
+{
+	struct machine *m = *state;
+
+	enter_long(m, 3);
+	m->v.state.gpr[GPR_RSP] = 0x8000000000000004;
+	run_code(m, 0xff, 0x34, 0x25, DATA & 0xff, DATA >> 8 & 0xff, DATA >> 16 & 0xff,
+		 DATA >> 24 & 0xff); /* push qword [DATA] */
+	assert_vector(m, VECTOR_SS);
+	enter_long(m, 3);
+	m->v.state.gpr[GPR_RSP] = 0x8000000000000004;
+	poke_value(m, DATA, CODE, 8);
+	run_code(m, 0xff, 0x14, 0x25, DATA & 0xff, DATA >> 8 & 0xff, DATA >> 16 & 0xff,
+		 DATA >> 24 & 0xff); /* call [DATA] */
+	assert_vector(m, VECTOR_SS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -628,6 +645,7 @@ int main(void)
 		T(test_error_code_and_page_fault),
 		T(test_bad_kernel_stack_is_a_double_fault_on_ist),
 		T(test_triple_fault),
+		T(test_stack_fault_of_memory_operands),
 		T(test_software_int_fault_is_the_instructions),
 		T(test_iretq_to_ring_3),
 		T(test_iretq_to_the_kernel_with_null_ss),

@@ -209,9 +209,18 @@ HANDLER(push_imm)
 	NEXT;
 }
 
+/* PUSH and CALL through memory: i->seg is the operand's, so the stack's own fault is raised here.
+ */
+static void check_stack(struct interp_vcpu *c, const struct insn *i)
+{
+	if (i->mode == 64 && !vcpu_is_canonical(c->s, c->s->gpr[GPR_RSP] - i->op_bytes))
+		interp_raise_error(c, i, VECTOR_SS, 0);
+}
+
 HANDLER(push_m)
 {
 	uint64_t value = read_sized(c, i, interp_ea(c, i, i->op_bytes, ACCESS_READ), i->op_bytes);
+	check_stack(c, i);
 	push(c, i, value, i->op_bytes);
 	NEXT;
 }
@@ -330,6 +339,7 @@ HANDLER(call_indirect)
 {
 	uint64_t target = branch_operand(c, i);
 	check_target(c, i, target);
+	check_stack(c, i);
 	push(c, i, interp_next_rip(s, i), i->op_bytes);
 	s->rip = target;
 	c->taken = 2;
