@@ -55,7 +55,6 @@ static void kill_range(struct interp *vm, struct code_page *p, unsigned first, u
 			continue;
 		}
 		b->key = KEY_DEAD;
-		vm->cache.kill_count++;
 		*link = b->page_link;
 	}
 	p->granules = granules;
@@ -116,7 +115,6 @@ void block_flush(struct interp *vm)
 	host_stubs_reset(vm->stubs);
 	cache->arena_used = 0;
 	cache->generation++;
-	cache->flush_count++;
 }
 
 static void *arena_take(struct block_cache *cache, size_t size_bytes)
@@ -219,7 +217,6 @@ struct block *block_decode(struct interp_vcpu *c, uint64_t address)
 		if (b->bytes > available)
 			b->gfn2 = gfn2;
 	}
-	cache->decode_count++;
 	cache->arena_used += align_up(sizeof(*b) + (b->count + 1) * sizeof(struct insn), 16);
 	size_t h = hash_block(address, b->key);
 	b->hash_link = cache->hash[h];

@@ -35,7 +35,6 @@ struct block_cache {
 	struct block **hash;
 	struct code_page **pages;
 	struct block *jump_cache[1u << JUMP_CACHE_BITS]; /* by RIP: where indirect branches led */
-	uint64_t flush_count, decode_count, kill_count;
 	uint32_t generation; /* changes when everything was dropped: pointers to blocks are void */
 };
 

@@ -157,7 +157,6 @@ struct interp_vcpu {
 	struct mmu_page bounce_pages[2]; /* where the bounce buffer's bytes go, as translated when
 					    it was filled */
 	struct insn scratch[2];		 /* the one-instruction block */
-	const struct block *block;	 /* that runs; NULL while alone or between blocks */
 	uint16_t count;			 /* guest instructions charged for what runs now */
 	uint8_t slow_checks; /* enum slow_check: every access goes through mem.c's slow path */
 	struct vcpu *v;

@@ -571,7 +571,6 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	interp_mode_changed(c);
 	/* Who was told of a breakpoint, or steps, goes on from it; everybody else stops there. */
 	bool first = c->exit.reason == EXIT_BREAKPOINT || c->step_requested;
-	bool *first_step = &first;
 	switch (setjmp(c->unwind)) {
 	case UNWIND_FAULT:
 		if (c->is_alone && !c->is_delivering) /* data breakpoints of what never was */
@@ -583,7 +582,7 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	case UNWIND_ALONE: run_alone(c); break;
 	default: break;
 	}
-	run_blocks(c, first_step);
+	run_blocks(c, &first);
 	fold_accesses(c);
 	if (c->clock->kind == CLOCK_VIRTUAL)
 		clock_set(c->clock, time_now(c));
