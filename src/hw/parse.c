@@ -20,6 +20,8 @@ static const struct number_rule rule_cycles = {"cycles", 0, PRICE_MAX_CYCLES, tr
 
 bool event_must_be_priced(enum event e)
 {
+	if (e >= EVENT_REF_GUEST_L1 && e <= EVENT_NESTED_TLB_HIT)
+		return false;
 	switch (event_group(e)) {
 	case GROUP_WALK:
 	case GROUP_EXIT: return true;

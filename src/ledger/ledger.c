@@ -80,3 +80,18 @@ void ledger_add(struct ledger *to, const struct ledger *from)
 		for (size_t r = 0; r < RING_COUNT; r++)
 			to->count[e][r] += from->count[e][r];
 }
+
+bool event_is_translation(enum event e)
+{
+	switch (e) {
+	case EVENT_EXIT_CR3_WRITE:
+	case EVENT_EXIT_INVLPG:
+	case EVENT_EXIT_PF_HIDDEN:
+	case EVENT_EXIT_PF_TRUE:
+	case EVENT_EXIT_TABLE_WRITE:
+	case EVENT_EXIT_NESTED_VIOLATION: return true;
+	default: break;
+	}
+	enum event_group g = event_group(e);
+	return g == GROUP_TLB || g == GROUP_WALK || g == GROUP_PAGING;
+}

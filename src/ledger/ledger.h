@@ -45,6 +45,10 @@ static inline bool event_is_exit(enum event e)
 	return e >= EVENT_EXIT_CR_READ && e <= EVENT_EXIT_TRIPLE_FAULT;
 }
 
+/* Is it the paging strategy that makes it happen, so that another strategy would have other counts
+ * on the same run? */
+bool event_is_translation(enum event e);
+
 static inline void ledger_charge(struct ledger *l, enum event e)
 {
 	l->count[e][l->ring]++;

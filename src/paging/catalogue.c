@@ -1,5 +1,9 @@
 #include "paging/catalogue.h"
 
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
 const struct strategy_entry strategy_catalogue[] = {
 	{"native", "the guest's own one-dimensional walk, nothing virtualised: the baseline",
 	 &native_ops, false, false, false},
@@ -9,5 +13,24 @@ const struct strategy_entry strategy_catalogue[] = {
 	 &shadow_ops, true, true, true},
 	{0},
 };
+
+const struct strategy_entry *strategy_find(const char *name, size_t length)
+{
+	for (const struct strategy_entry *s = strategy_catalogue; s->name; s++)
+		if (strlen(s->name) == length && !strncmp(s->name, name, length))
+			return s;
+	return NULL;
+}
+
+int strategy_refuse(const char *name, size_t length, struct error *e)
+{
+	char legal[200] = "";
+	for (const struct strategy_entry *s = strategy_catalogue; s->name; s++) {
+		size_t used = strlen(legal);
+		snprintf(legal + used, sizeof(legal) - used, "%s%s", used ? ", " : "", s->name);
+	}
+	return error_set(e, -EINVAL, "unknown paging strategy \"%.*s\"; there are: %s", (int)length,
+			 name, legal);
+}
 
 const size_t strategy_count = ARRAY_COUNT(strategy_catalogue) - 1;

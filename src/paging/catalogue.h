@@ -7,6 +7,11 @@
 extern const struct strategy_entry strategy_catalogue[];
 extern const size_t strategy_count;
 
+/* NULL if there is none of that name (of `length` bytes). */
+const struct strategy_entry *strategy_find(const char *name, size_t length);
+/* -EINVAL; the message lists those there are. */
+int strategy_refuse(const char *name, size_t length, struct error *e);
+
 extern const struct strategy_ops native_ops;
 extern const struct strategy_ops nested_ops;
 extern const struct strategy_ops shadow_ops;

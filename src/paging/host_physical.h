@@ -74,6 +74,12 @@ static inline hpa_t table_pool_hpa(const struct table_pool *p, uint32_t page)
 	return hpa(p->base.v + ((uint64_t)page << PAGE_SHIFT));
 }
 
+/* Of an entry in the pool. */
+static inline hpa_t table_pool_address(const struct table_pool *p, const uint64_t *entry)
+{
+	return hpa(p->base.v + (uint64_t)((const uint8_t *)entry - p->host));
+}
+
 static inline uint32_t table_pool_page(const struct table_pool *p, hpa_t a)
 {
 	return (uint32_t)((a.v - p->base.v) >> PAGE_SHIFT);

@@ -62,29 +62,15 @@ static int check_config(struct mmu_config *c, struct error *e)
 	return 0;
 }
 
-static int find_strategy(const struct strategy_entry **out, const char *name, struct error *e)
-{
-	char legal[200] = "";
-	for (const struct strategy_entry *s = strategy_catalogue; s->name; s++) {
-		if (!strcmp(s->name, name)) {
-			*out = s;
-			return 0;
-		}
-		size_t used = strlen(legal);
-		snprintf(legal + used, sizeof(legal) - used, "%s%s", used ? ", " : "", s->name);
-	}
-	return error_set(e, -EINVAL, "unknown paging strategy \"%s\"; there are: %s", name, legal);
-}
-
 int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v, struct memory *m,
 	       struct error *e)
 {
 	struct mmu_config checked = *config;
-	const struct strategy_entry *entry = NULL;
+	const struct strategy_entry *entry =
+		strategy_find(config->strategy, strlen(config->strategy));
 	*out = NULL;
-	int r = find_strategy(&entry, config->strategy, e);
-	if (!r)
-		r = check_config(&checked, e);
+	int r = entry ? check_config(&checked, e)
+		      : strategy_refuse(config->strategy, strlen(config->strategy), e);
 	if (r)
 		return r;
 	struct mmu *mmu = calloc(1, sizeof(*mmu));
@@ -288,6 +274,20 @@ unsigned mmu_walk_steps(const struct mmu *mmu, gva_t address, struct mmu_walk_st
 	if (r.outcome == WALK_OK)
 		steps[n++] = (struct mmu_walk_step){0, r.gpa, r.gpa.v};
 	return n;
+}
+
+void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level, uint64_t address)
+{
+	static const enum event first[] = {EVENT_WALK_G1, EVENT_WALK_H1, EVENT_WALK_S1};
+	ledger_charge(mmu->ledger, (enum event)(first[kind] + level - 1));
+}
+
+void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r)
+{
+	for (unsigned i = 0; i < r->step_count; i++)
+		if (!mmu->private->context.mode->level[r->step[i].level].is_register)
+			mmu_charge_reference(mmu, TABLE_GUEST, r->step[i].level,
+					     r->step[i].address.v);
 }
 
 /* What the guest tells us */

@@ -26,6 +26,7 @@
 
 struct memory;
 struct vcpu;
+struct cache_geometry;
 struct ledger;
 struct tlb_geometry;
 struct strategy_ops;
@@ -93,18 +94,66 @@ struct mmu {
 	struct mmu_private *private;
 };
 
+/* What a profile says, or what somebody wants to know instead. */
+enum mmu_choice { MMU_AS_PROFILE, MMU_ON, MMU_OFF };
+enum mmu_walk_cache {
+	MMU_WALK_CACHE_PROFILE,
+	MMU_WALK_CACHE_NONE,
+	MMU_WALK_CACHE_1D,
+	MMU_WALK_CACHE_2D
+};
+/* Where the host put the guest pages that are page tables (Dong et al., 4.B): as they come, all in
+ * as few 2M host regions as hold them, or no two in one. */
+enum mmu_table_placement { MMU_TABLES_AS_IS, MMU_TABLES_CONFINED, MMU_TABLES_SCATTERED };
+
+#define MMU_PREFETCH_TABLE 0u /* the whole table that holds the faulting entry */
+
+/* A strategy with everything that can be chosen about it. All zero but for `strategy` and
+ * `geometry` is the default. What a strategy does not know it ignores; mmu_parse_strategy() refuses
+ * it before. */
 struct mmu_config {
 	const char *strategy;		     /* a name from the catalogue */
 	const struct tlb_geometry *geometry; /* borrowed */
+	const struct cache_geometry *caches; /* borrowed; NULL: references are not put through
+						data caches */
 	bool verify;			     /* check every miss against the reference walk */
-	unsigned host_levels;		     /* nested: 1..5, 0 = 4 */
-	unsigned host_page_shift; /* nested: 12, 21 or 30 (large where alignment allows); 0 = 12 */
+	enum mmu_choice tlb_tagged;	     /* do TLB entries survive exits? */
+	unsigned host_page_shift; /* 12, 21 or 30 (large where alignment allows); 0 = 12 */
+	enum mmu_table_placement table_placement;
+	/* nested, agile */
+	unsigned host_levels; /* 1..5, 0 = 4 */
+	enum mmu_walk_cache walk_cache;
+	bool has_nested_tlb_entries;
+	unsigned nested_tlb_entries; /* in place of the profile's, if has_nested_tlb_entries */
+	/* The shadow strategies */
+	bool is_pf_filtered;  /* the processor tells the guest's own page faults apart: no exit */
+	bool is_cr3_exitless; /* a CR3 write to a space whose shadow is kept does not exit */
+	bool is_oos;	      /* shadow-cache: last-level tables may be out of sync; else strict */
+	unsigned prefetch_count;     /* neighbours per fill; MMU_PREFETCH_TABLE */
+	unsigned root_count;	     /* shadow-cache: retained roots; 0: 64 */
+	uint64_t shadow_limit_bytes; /* of shadow tables; 0: 32 MiB */
+	/* adaptive: "nested" and a shadow strategy, and when to look */
+	const char *adaptive_shadow; /* a name from the catalogue; NULL: shadow-cache */
+	uint64_t adaptive_interval;  /* instructions; 0: the default */
 };
+
+/*
+ * Parses NAME[:KEY=VALUE]... into the fields that a strategy is chosen by (the others are left
+ * alone): host-page=4K|2M|1G, host-levels=1..5, walk-cache=profile|none|1d|2d, nested-tlb=N,
+ * tlb-tag=on|off, tables=as-is|confined|scattered, pf-filter=on|off, cr3-exits=on|off,
+ * sync=strict|oos, prefetch=N|table, roots=N, limit=SIZE, shadow=NAME, interval=N. -EINVAL; the
+ * message names the key and what would be right.
+ */
+int mmu_parse_strategy(const char *text, struct mmu_config *out, struct error *e);
+/* The other way: the name and what differs from the default; equal texts are equal strategies. */
+#define MMU_STRATEGY_TEXT_MAX 160
+const char *mmu_format_strategy(const struct mmu_config *c, char text[MMU_STRATEGY_TEXT_MAX]);
 
 /* The caller keeps `v`, `m` and the geometry alive. Errors: -EINVAL for an unknown strategy (the
  * message lists the legal ones). */
 int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v, struct memory *m,
 	       struct error *e);
+/* Observers go with it. */
 void mmu_destroy(struct mmu *mmu);
 
 /* The catalogue: names for --paging, NULL after the last; *text (may be NULL) gets one sentence of
@@ -112,6 +161,20 @@ void mmu_destroy(struct mmu *mmu);
 const char *mmu_strategy_name(size_t i, const char **text);
 /* False for `native`: nothing is virtualised and no exits are charged. */
 bool mmu_is_virtualized(const struct mmu *mmu);
+
+/*
+ * Observers: other strategies that ride along on `mmu`, the primary. Each sees every access and
+ * every event that the primary sees, has TLBs, walk caches, data caches and tables of its own, and
+ * charges what it would have cost to its own `ledger` (translation events only:
+ * event_is_translation(); all others are the same under every strategy and are in the vcpu's
+ * ledger). An observer changes nothing that the guest can see: it does not set A or D, and a wrong
+ * answer of it is reported as
+ * --verify reports the primary's. Call before the first access. -EINVAL, -ENOMEM.
+ */
+int mmu_add_observer(struct mmu *mmu, const struct mmu_config *config, struct ledger *ledger,
+		     struct error *e);
+/* NULL after the last. */
+const struct mmu *mmu_observer(const struct mmu *mmu, unsigned i);
 
 /*
  * Translates one access of the running vcpu with its present CR0, CR3, CR4, EFER. The address must

@@ -32,13 +32,15 @@ static inline struct walk_source mmu_walk_source(const struct mmu *mmu)
 	return walk_source_of(&mmu->private->context, &mmu->vcpu->state, mmu->memory);
 }
 
-static inline void mmu_charge_walk(const struct mmu *mmu, const struct walk_result *r)
-{
-	for (unsigned i = 0; i < r->step_count; i++)
-		if (!mmu->private->context.mode->level[r->step[i].level].is_register)
-			ledger_charge(mmu->ledger,
-				      (enum event)(EVENT_WALK_G1 + r->step[i].level - 1));
-}
+/* The dimension of a page-table reference: whose tables. */
+enum table_kind { TABLE_GUEST, TABLE_HOST, TABLE_SHADOW };
+
+/* One reference of the walking hardware to an entry of `kind` at `level` (1..5), `address`
+ * host-physical: charged by level, and by the data cache that answers. */
+void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level, uint64_t address);
+
+/* All references of a guest walk. */
+void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r);
 
 /* fast_map.c: the engine's filter in front of the TLBs. */
 

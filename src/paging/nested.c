@@ -115,13 +115,15 @@ static bool nested_walk(const struct nested *n, gpa_t a, struct nested_result *r
 {
 	uint32_t table = n->root;
 	if (a.v >> level_shift(n->level_count) >= n->root_entries) {
-		ledger_charge(n->base.mmu->ledger,
-			      (enum event)(EVENT_WALK_H1 + n->level_count - 1));
+		mmu_charge_reference(n->base.mmu, TABLE_HOST, n->level_count,
+				     table_pool_hpa(&n->pool, n->root).v);
 		return false;
 	}
 	for (unsigned level = n->level_count;; level--) {
-		uint64_t entry = *entry_of(n, table, level, a);
-		ledger_charge(n->base.mmu->ledger, (enum event)(EVENT_WALK_H1 + level - 1));
+		const uint64_t *at = entry_of(n, table, level, a);
+		uint64_t entry = *at;
+		mmu_charge_reference(n->base.mmu, TABLE_HOST, level,
+				     table_pool_address(&n->pool, at).v);
 		if (!(entry & NESTED_P))
 			return false;
 		uint64_t address = entry & NESTED_ADDRESS;

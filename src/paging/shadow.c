@@ -78,19 +78,21 @@ static unsigned index_at(const struct shadow *s, unsigned level, gva_t address)
 
 struct shadow_hit shadow_walk(const struct shadow *s, gva_t address)
 {
-	struct ledger *ledger = s->mmu->ledger;
 	uint32_t table = s->root;
 	if (table == TABLE_POOL_NONE) {
 		/* The VMM gives the hardware an empty root (registers, for PAE). */
 		if (!s->mode->level[s->mode->level_count].is_register)
-			ledger_charge(ledger,
-				      (enum event)(EVENT_WALK_S1 + s->mode->level_count - 1));
+			mmu_charge_reference(s->mmu, TABLE_SHADOW, s->mode->level_count,
+					     s->pool.base.v);
 		return (struct shadow_hit){0};
 	}
 	for (unsigned level = s->mode->level_count;; level--) {
-		uint64_t entry = table_pool_entries(&s->pool, table)[index_at(s, level, address)];
+		const uint64_t *at =
+			table_pool_entries(&s->pool, table) + index_at(s, level, address);
+		uint64_t entry = *at;
 		if (!s->mode->level[level].is_register)
-			ledger_charge(ledger, (enum event)(EVENT_WALK_S1 + level - 1));
+			mmu_charge_reference(s->mmu, TABLE_SHADOW, level,
+					     table_pool_address(&s->pool, at).v);
 		if (!(entry & PTE_P))
 			return (struct shadow_hit){0};
 		if (is_leaf(entry, level))

@@ -204,13 +204,14 @@ static int make_vcpus(struct vm *vm, struct error *e)
 		v->clock = &vm->clock;
 		v->ledger = &vm->ledgers[i];
 		struct mmu_config config = {
-			.strategy = vm->config.paging,
 			.geometry = &vm->profile->tlb,
 			.verify = vm->config.verify,
 			.host_levels = vm->config.host_levels,
 			.host_page_shift = vm->config.host_page_shift,
 		};
-		int r = mmu_create(&vm->mmus[i], &config, v, vm->memory, e);
+		int r = mmu_parse_strategy(vm->config.paging, &config, e);
+		if (!r)
+			r = mmu_create(&vm->mmus[i], &config, v, vm->memory, e);
 		if (r)
 			return r;
 	}

@@ -33,6 +33,13 @@ struct state_writer;
 #define VM_SERIAL_MAX 2
 #define VM_MEMORY_MIN_BYTES (2ull << 20)
 
+/* One way of virtualizing on one processor. */
+struct vm_scheme {
+	const char *paging;  /* as mmu_parse_strategy() takes it */
+	const char *profile; /* a profile's name or file */
+};
+#define VM_SCHEMES_MAX 128
+
 /* Everything that can be chosen about a machine. Strings are borrowed until vm_destroy().
  * vm_config_defaults() first. */
 struct vm_config {
@@ -48,7 +55,11 @@ struct vm_config {
 	const char *engine;
 	const char *paging;
 	const char *profile;
-	unsigned host_levels;	  /* nested: 1..5, 0: 4 */
+	struct vm_scheme observers[VM_SCHEMES_MAX - 1]; /* that ride along; those that differ in
+							   prices only are simulated once */
+	unsigned observer_count;
+	bool has_data_caches; /* put the guest's own accesses through the profile's data caches */
+	unsigned host_levels; /* nested: 1..5, 0: 4 */
 	unsigned host_page_shift; /* nested: 12, 21, 30, 0: 12 */
 	bool verify;
 	bool intercept_rdtsc;
@@ -64,8 +75,14 @@ struct vm_config {
 	bool ignore_panic;	   /* do not end at a Linux panic's last line */
 	uint64_t max_instructions; /* over all vcpus; 0: no limit */
 	uint64_t timeout_ms;	   /* host time; 0: no limit */
-	const char *stop_at;  /* end well when the first serial port prints this; may be NULL */
-	unsigned trace_exits; /* how many exits vm_trace() remembers per vcpu; 0: none */
+	/* The region of interest by other means than the guest's marks: from and to an instruction
+	 * count over all vcpus (0: not), or a line that the first serial port prints (NULL: not).
+	 */
+	uint64_t region_from, region_to;
+	const char *region_from_text, *region_to_text;
+	bool ends_with_region; /* end well when the region of interest ends */
+	const char *stop_at;   /* end well when the first serial port prints this; may be NULL */
+	unsigned trace_exits;  /* how many exits vm_trace() remembers per vcpu; 0: none */
 };
 
 #define VM_DEFAULT_APPEND "console=ttyS0"
@@ -166,6 +183,17 @@ uint64_t vm_instructions(const struct vm *vm);
 bool vm_region_ledger(const struct vm *vm, unsigned vcpu, struct ledger *out);
 #define VM_MARK_BEGIN 1
 #define VM_MARK_END 2
+
+/* Schemes: 0 is the primary, then the observers as config lists them. */
+unsigned vm_scheme_count(const struct vm *vm);
+const struct profile *vm_scheme_profile(const struct vm *vm, unsigned scheme);
+/* As mmu_format_strategy() writes it. */
+const char *vm_scheme_paging(const struct vm *vm, unsigned scheme);
+bool vm_scheme_is_virtualized(const struct vm *vm, unsigned scheme);
+/* What `vcpu` would have counted had this scheme been alone: the whole run, or with `is_region` the
+ * region of interest (false if there was none). */
+bool vm_scheme_ledger(const struct vm *vm, unsigned scheme, unsigned vcpu, bool is_region,
+		      struct ledger *out);
 
 /* One exit that a hardware-assisted VMM would have taken. */
 struct vm_traced_exit {

@@ -155,8 +155,11 @@ static void run(const char *strategy, const uint8_t *bytes, size_t size_bytes)
 	struct input in = {bytes, size_bytes};
 	struct machine m = {.memory = NULL};
 	uint64_t shape = take(&in, 1);
-	struct mmu_config config = {strategy, &geometry, true, 3 + (shape & 1) + (shape >> 1 & 1),
-				    12 + 9 * (unsigned)((shape >> 2) % 3)};
+	struct mmu_config config = {.strategy = strategy,
+				    .geometry = &geometry,
+				    .verify = true,
+				    .host_levels = 3 + (shape & 1) + (shape >> 1 & 1),
+				    .host_page_shift = 12 + 9 * (unsigned)((shape >> 2) % 3)};
 	m.model.physical_bits = widths[shape >> 4 & 3];
 	m.model.has[FEATURE_PSE36] = m.model.has[FEATURE_PDPE1GB] = shape & 0x40;
 	m.vcpu.model = &m.model;

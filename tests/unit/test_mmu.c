@@ -196,8 +196,11 @@ static void walks_cost_the_references_that_theory_says(void **state)
 	g.tagged = false; /* an exit empties the TLB and nothing else */
 	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
 		const struct expected_references *r = &rows[i];
-		struct mmu_config config = {r->strategy, &g, true, r->host_levels,
-					    r->host_page_shift};
+		struct mmu_config config = {.strategy = r->strategy,
+					    .geometry = &g,
+					    .verify = true,
+					    .host_levels = r->host_levels,
+					    .host_page_shift = r->host_page_shift};
 		struct world w;
 		struct mmu *mmu;
 		uint64_t next = 0x380000;

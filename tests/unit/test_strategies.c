@@ -21,7 +21,11 @@ static const struct variant variants[] = {
 static struct mmu *open_variant(struct world *w, const struct variant *v,
 				const struct tlb_geometry *g)
 {
-	struct mmu_config config = {v->strategy, g, true, v->host_levels, v->host_page_shift};
+	struct mmu_config config = {.strategy = v->strategy,
+				    .geometry = g,
+				    .verify = true,
+				    .host_levels = v->host_levels,
+				    .host_page_shift = v->host_page_shift};
 	struct mmu *mmu;
 	assert_int_equal(mmu_create(&mmu, &config, &w->vcpu, w->memory, NULL), 0);
 	return mmu;
