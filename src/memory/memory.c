@@ -188,7 +188,7 @@ int memory_write(struct memory *m, gpa_t a, const void *bytes, uint64_t size_byt
 	return 0;
 }
 
-void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes)
+static void notify(struct memory *m, gpa_t a, unsigned size_bytes, uint8_t watched)
 {
 	uint64_t index = memory_page_index(m, a);
 	if (index == MEMORY_NO_PAGE)
@@ -203,8 +203,18 @@ void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes)
 		m->page_flags[index] &= (uint8_t)~PAGE_CLEAN;
 	}
 	for (unsigned i = 0; i < m->watcher_count; i++)
-		if (m->watchers[i].flags & flags)
+		if (m->watchers[i].flags & flags & watched)
 			m->watchers[i].written(m->watchers[i].opaque, a, size_bytes);
+}
+
+void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes)
+{
+	notify(m, a, size_bytes, UINT8_MAX);
+}
+
+void memory_notify_walk(struct memory *m, gpa_t a, unsigned size_bytes)
+{
+	notify(m, a, size_bytes, (uint8_t)~PAGE_TABLE);
 }
 
 int memory_add_watcher(struct memory *m, struct memory_watcher watcher)

@@ -2,9 +2,10 @@
  * The fast map: the engine's filter in front of the modelled TLBs.
  *
  * It must be invisible: with it or without, every modelled TLB holds the same entries with the same
- * recency. That holds because an entry exists only while the first-level entry that it was derived
- * from exists (the TLB tells when one goes), only for the mode and kind of access that was seen to
- * pass, and because a hit stores the same stamp as the slow path would.
+ * recency. That holds because an entry exists only while the first-level entries that it was
+ * derived from exist, the primary's and every observer's (the TLBs tell when one goes), only for
+ * the mode and kind of access that was seen to pass, and because a hit stores the same stamps as
+ * the slow path would.
  */
 #include "paging/mmu_private.h"
 
@@ -13,26 +14,33 @@
 void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		   struct tlb_entry *entry, const struct mmu_page *page)
 {
+	struct mmu_private *p = mmu->private;
 	if (!page->host || (kind == ACCESS_WRITE && page->flags))
 		return;
 	uint64_t number = address.v >> PAGE_SHIFT;
 	unsigned index = mmu_fast_slot(number);
-	uint64_t bit = BIT(index % 64);
-	mmu->fast[mode][kind][index] = (struct mmu_fast_entry){
+	struct mmu_fast_entry *fast = &mmu->fast[mode][kind][index];
+	*fast = (struct mmu_fast_entry){
 		.tag = number,
 		.addend = (uint64_t)(uintptr_t)page->host - address.v,
-		.stamp = entry ? entry->stamp : &mmu->private->unread_stamp,
+		.stamp = entry ? entry->stamp : &p->unread_stamp,
 		.gfn = gpa_gfn(page->gpa),
 	};
-	mmu->private->fast_used[index / 64] |= bit;
-	if (entry) {
-		entry->fast_used[index / 64] |= bit;
-		entry->fast_accesses |= (uint16_t)(1u << WALK_ACCESS(mode, kind));
+	p->fast_used[index / 64] |= BIT(index % 64);
+	if (!entry)
+		return;
+	uint16_t access = (uint16_t)(1u << WALK_ACCESS(mode, kind));
+	uint64_t **stamp = p->stamps + (fast - &mmu->fast[0][0][0]) * p->observer_count;
+	entry->fast_accesses |= access;
+	for (struct mmu *o = p->next; o; o = o->private->next) {
+		o->private->held->fast_accesses |= access;
+		*stamp++ = o->private->held->stamp;
 	}
 }
 
-void fast_map_empty(struct mmu *mmu)
+void fast_map_empty(struct mmu *any)
 {
+	struct mmu *mmu = any->private->primary;
 	for (unsigned w = 0; w < FAST_WORDS; w++) {
 		uint64_t used = mmu->private->fast_used[w];
 		mmu->private->fast_used[w] = 0;
@@ -45,23 +53,33 @@ void fast_map_empty(struct mmu *mmu)
 	}
 }
 
-void fast_map_drop(void *opaque, enum tlb_side_id side, struct tlb_entry *entry)
+/* Drops entries whose 4K page lies in page `page` of 2^shift bytes. */
+static void drop_in(struct mmu *mmu, struct mmu_fast_entry *map, uint64_t page, unsigned shift)
 {
-	struct mmu *mmu = opaque;
+	for (unsigned w = 0; w < FAST_WORDS; w++)
+		for (uint64_t used = mmu->private->fast_used[w]; used; used &= used - 1) {
+			struct mmu_fast_entry *e = &map[w * 64 + (unsigned)__builtin_ctzll(used)];
+			if (tlb_page_number(e->tag << PAGE_SHIFT, shift) == page)
+				e->tag = MMU_FAST_EMPTY;
+		}
+}
+
+void fast_map_drop(void *opaque, enum tlb_side_id side, const struct tlb_entry *entry,
+		   uint64_t page)
+{
+	struct mmu *mmu = ((struct mmu *)opaque)->private->primary;
 	for (unsigned accesses = entry->fast_accesses; accesses; accesses &= accesses - 1) {
 		unsigned access = (unsigned)__builtin_ctz(accesses);
 		struct mmu_fast_entry *map =
 			mmu->fast[access / ACCESS_KIND_COUNT][access % ACCESS_KIND_COUNT];
-		for (unsigned w = 0; w < FAST_WORDS; w++)
-			for (uint64_t used = entry->fast_used[w]; used; used &= used - 1) {
-				struct mmu_fast_entry *e =
-					&map[w * 64 + (unsigned)__builtin_ctzll(used)];
-				if (e->stamp == entry->stamp)
-					e->tag = MMU_FAST_EMPTY;
-			}
+		if (entry->page_shift == PAGE_SHIFT) {
+			struct mmu_fast_entry *e = &map[mmu_fast_slot(page)];
+			if (tlb_page_number(e->tag << PAGE_SHIFT, PAGE_SHIFT) == page)
+				e->tag = MMU_FAST_EMPTY;
+		} else {
+			drop_in(mmu, map, page, entry->page_shift);
+		}
 	}
-	entry->fast_accesses = 0;
-	memset(entry->fast_used, 0, sizeof(entry->fast_used));
 }
 
 void fast_map_page_flagged(void *opaque, gpa_t page)

@@ -62,8 +62,25 @@ static int check_config(struct mmu_config *c, struct error *e)
 	return 0;
 }
 
-int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v, struct memory *m,
-	       struct error *e)
+static int add_parts(struct mmu *mmu, const struct mmu_config *c, struct error *e)
+{
+	struct mmu_private *p = mmu->private;
+	int r = tlb_create(&p->tlb, c->geometry, fast_map_drop, mmu, e);
+	if (!r)
+		r = p->entry->ops->create(&p->strategy, mmu, c, e);
+	if (!r && (c->verify || mmu->is_observer))
+		r = verify_create(&p->verify, e);
+	if (!r && !mmu->is_observer) {
+		struct memory_flag_listener listener = {fast_map_page_flagged, mmu};
+		r = memory_add_flag_listener(mmu->memory, listener);
+		if (r)
+			error_set(e, r, "too many listeners to page flags");
+	}
+	return r;
+}
+
+int mmu_create_scheme(struct mmu **out, const struct mmu_config *config, struct vcpu *v,
+		      struct memory *m, struct ledger *ledger, struct mmu *primary, struct error *e)
 {
 	struct mmu_config checked = *config;
 	const struct strategy_entry *entry =
@@ -80,27 +97,22 @@ int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v
 		free(p);
 		return error_set(e, -ENOMEM, "no host memory for an mmu");
 	}
-	memset(mmu->fast, 0xff, sizeof(mmu->fast));
 	mmu->vcpu = v;
 	mmu->memory = m;
-	mmu->ledger = v->ledger;
+	mmu->ledger = ledger;
+	mmu->is_observer = primary != NULL;
 	mmu->strategy = entry->ops;
 	mmu->private = p;
+	p->primary = primary ? primary : mmu;
+	p->last_hit = FAST_ENTRIES;
 	p->entry = entry;
-	p->is_tagged = config->geometry->tagged;
+	p->is_tagged = checked.tlb_tagged == MMU_AS_PROFILE ? config->geometry->tagged
+							    : checked.tlb_tagged == MMU_ON;
 	p->is_pcid_tagged = config->geometry->pcid;
+	if (!primary)
+		memset(mmu->fast, 0xff, sizeof(mmu->fast));
 	take_controls(mmu);
-	r = tlb_create(&p->tlb, config->geometry, fast_map_drop, mmu, e);
-	if (!r)
-		r = entry->ops->create(&p->strategy, mmu, &checked, e);
-	if (!r && config->verify)
-		r = verify_create(&p->verify, e);
-	if (!r) {
-		struct memory_flag_listener listener = {fast_map_page_flagged, mmu};
-		r = memory_add_flag_listener(m, listener);
-		if (r)
-			error_set(e, r, "too many listeners to page flags");
-	}
+	r = add_parts(mmu, &checked, e);
 	if (r) {
 		mmu_destroy(mmu);
 		return r;
@@ -110,10 +122,17 @@ int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v
 	return 0;
 }
 
+int mmu_create(struct mmu **out, const struct mmu_config *config, struct vcpu *v, struct memory *m,
+	       struct error *e)
+{
+	return mmu_create_scheme(out, config, v, m, v->ledger, NULL, e);
+}
+
 void mmu_destroy(struct mmu *mmu)
 {
 	if (!mmu)
 		return;
+	observe_fini(mmu);
 	memory_remove_flag_listener(mmu->memory, mmu);
 	if (mmu->private->strategy)
 		mmu->strategy->destroy(mmu->private->strategy);
@@ -137,6 +156,14 @@ bool mmu_is_virtualized(const struct mmu *mmu)
 	return mmu->private->entry->is_virtualized;
 }
 
+bool mmu_needs_exits(const struct mmu *mmu)
+{
+	for (; mmu; mmu = mmu->private->next)
+		if (mmu_is_virtualized(mmu))
+			return true;
+	return false;
+}
+
 /* Translation */
 
 /* The host side of out->gpa: `host` when the strategy knows it, else what the memory says. */
@@ -156,12 +183,13 @@ static void locate(const struct mmu *mmu, uint8_t *host, struct mmu_page *out)
 
 /* Fills *out for a page that is in the first level, and lets the fast map know. */
 static void answer(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
-		   struct tlb_entry *entry, struct mmu_page *out)
+		   struct tlb_entry *entry, bool is_held_by_all, struct mmu_page *out)
 {
 	uint64_t offset = address.v & (BIT(entry->page_shift) - 1);
 	out->gpa = gpa(entry->frame + offset);
 	locate(mmu, entry->host ? entry->host + offset : NULL, out);
-	fast_map_fill(mmu, address, kind, mode, entry, out);
+	if (is_held_by_all)
+		fast_map_fill(mmu, address, kind, mode, entry, out);
 }
 
 static void identity(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
@@ -181,47 +209,38 @@ static bool grants(const struct mmu *mmu, const struct tlb_entry *entry, enum ac
 
 /* No TLB has it: the strategy decides. */
 static bool miss(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
-		 struct mmu_page *out, struct page_fault *fault)
+		 struct tlb_entry **held, struct translation *t, struct page_fault *fault)
 {
 	struct mmu_private *p = mmu->private;
-	struct translation t;
 	struct walk_result reference;
 	ledger_charge(mmu->ledger, EVENT_TLB_MISS);
 	if (unlikely(p->verify))
 		verify_begin(mmu, address, kind, mode, &reference);
-	bool ok = mmu->strategy->fill(p->strategy, address, kind, mode, &t, &fault->error_code);
+	bool ok = mmu->strategy->fill(p->strategy, address, kind, mode, t, &fault->error_code);
 	if (unlikely(p->verify))
-		verify_end(mmu, address, kind, mode, &reference, ok ? &t : NULL, fault->error_code);
+		verify_end(mmu, address, kind, mode, &reference, ok ? t : NULL, fault->error_code);
+	*held = NULL;
 	if (!ok) {
 		fault->address = address;
 		return false;
 	}
-	if (t.is_uncached) {
-		out->gpa = t.gpa;
-		locate(mmu, t.host, out);
+	if (t->is_uncached)
 		return true;
-	}
 	enum tlb_side_id side = kind == ACCESS_FETCH ? TLB_INSTRUCTION : TLB_DATA;
-	tlb_insert(p->tlb, 1, side, address, &t, mmu->use_clock);
-	answer(mmu, address, kind, mode, tlb_insert(p->tlb, 0, side, address, &t, mmu->use_clock),
-	       out);
+	tlb_insert(p->tlb, 1, side, address, t, mmu->use_clock);
+	*held = tlb_insert(p->tlb, 0, side, address, t, mmu->use_clock);
 	return true;
 }
 
-bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
-		   struct mmu_page *out, struct page_fault *fault)
+bool mmu_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
+		struct tlb_entry **held, struct translation *uncached, struct page_fault *fault)
 {
 	struct mmu_private *p = mmu->private;
 	enum tlb_side_id side = kind == ACCESS_FETCH ? TLB_INSTRUCTION : TLB_DATA;
-	uint64_t now = ++mmu->use_clock;
-	if (unlikely(!is_paging_on(mmu))) {
-		identity(mmu, address, kind, mode, out);
-		return true;
-	}
 	struct tlb_entry *entry = tlb_find(p->tlb, 0, side, address);
 	if (likely(entry && grants(mmu, entry, kind, mode))) {
-		*entry->stamp = now;
-		answer(mmu, address, kind, mode, entry, out);
+		*entry->stamp = mmu->use_clock;
+		*held = entry;
 		return true;
 	}
 	ledger_charge(mmu->ledger, side == TLB_DATA ? EVENT_DTLB1_MISS : EVENT_ITLB1_MISS);
@@ -229,14 +248,36 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		entry = tlb_find(p->tlb, 1, side, address);
 	if (entry && grants(mmu, entry, kind, mode)) {
 		ledger_charge(mmu->ledger, EVENT_TLB2_HIT);
-		*entry->stamp = now;
-		answer(mmu, address, kind, mode, tlb_promote(p->tlb, side, address, entry, now),
-		       out);
+		*entry->stamp = mmu->use_clock;
+		*held = tlb_promote(p->tlb, side, address, entry, mmu->use_clock);
 		return true;
 	}
 	if (entry)
 		tlb_invalidate(p->tlb, current_pcid(mmu), true, address);
-	return miss(mmu, address, kind, mode, out, fault);
+	return miss(mmu, address, kind, mode, held, uncached, fault);
+}
+
+bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
+		   struct mmu_page *out, struct page_fault *fault)
+{
+	struct tlb_entry *held;
+	struct translation uncached;
+	mmu->use_clock++;
+	if (unlikely(!is_paging_on(mmu))) {
+		identity(mmu, address, kind, mode, out);
+		return true;
+	}
+	/* The observers first: A and D are still as the primary will find them. */
+	bool is_held_by_all = !mmu->private->next || observe_access(mmu, address, kind, mode);
+	if (!mmu_access(mmu, address, kind, mode, &held, &uncached, fault))
+		return false;
+	if (held) {
+		answer(mmu, address, kind, mode, held, is_held_by_all, out);
+	} else {
+		out->gpa = uncached.gpa;
+		locate(mmu, uncached.host, out);
+	}
+	return true;
 }
 
 bool mmu_peek(const struct mmu *mmu, gva_t address, gpa_t *out)
@@ -290,7 +331,15 @@ void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r)
 					     r->step[i].address.v);
 }
 
-/* What the guest tells us */
+/* What the guest tells us: each thing goes to the primary and to every observer. */
+
+#define FOR_EACH_SCHEME(m, mmu) for (struct mmu *m = (mmu); m; m = m->private->next)
+
+/* An observer's ledger splits by who runs as the vcpu's does. */
+static void follow_ring(struct mmu *mmu)
+{
+	mmu->ledger->ring = mmu->vcpu->ledger->ring;
+}
 
 void mmu_note_exit(struct mmu *mmu)
 {
@@ -298,13 +347,21 @@ void mmu_note_exit(struct mmu *mmu)
 		mmu_flush_tlb(mmu);
 }
 
-void mmu_cr3_written(struct mmu *mmu, bool no_flush)
+void mmu_note_engine_exit(struct mmu *mmu)
+{
+	FOR_EACH_SCHEME(m, mmu)
+	{
+		follow_ring(m);
+		mmu_note_exit(m);
+	}
+}
+
+static void scheme_cr3_written(struct mmu *mmu, bool no_flush)
 {
 	struct mmu_private *p = mmu->private;
-	ledger_charge(mmu->ledger, EVENT_GUEST_CR3_WRITE);
+	follow_ring(mmu);
 	bool flush_whole = mmu->strategy->cr3_written(p->strategy, no_flush);
 	unsigned pcid = current_pcid(mmu);
-	fast_map_empty(mmu);
 	verify_flush(p->verify);
 	tlb_set_pcid(p->tlb, pcid);
 	if (flush_whole) {
@@ -318,14 +375,26 @@ void mmu_cr3_written(struct mmu *mmu, bool no_flush)
 	}
 }
 
+void mmu_cr3_written(struct mmu *mmu, bool no_flush)
+{
+	ledger_charge(mmu->ledger, EVENT_GUEST_CR3_WRITE);
+	fast_map_empty(mmu);
+	FOR_EACH_SCHEME(m, mmu)
+	scheme_cr3_written(m, no_flush);
+}
+
 void mmu_invlpg(struct mmu *mmu, gva_t address)
 {
-	struct mmu_private *p = mmu->private;
 	ledger_charge(mmu->ledger, EVENT_GUEST_INVLPG);
-	mmu->strategy->invalidate(p->strategy, INVLPG, 0, address);
-	ledger_charge(mmu->ledger, EVENT_TLB_INVALIDATE);
-	tlb_invalidate(p->tlb, current_pcid(mmu), true, address);
-	verify_invalidate(p->verify, address);
+	FOR_EACH_SCHEME(m, mmu)
+	{
+		struct mmu_private *p = m->private;
+		follow_ring(m);
+		m->strategy->invalidate(p->strategy, INVLPG, 0, address);
+		ledger_charge(m->ledger, EVENT_TLB_INVALIDATE);
+		tlb_invalidate(p->tlb, current_pcid(m), true, address);
+		verify_invalidate(p->verify, address);
+	}
 }
 
 /* One tag for all PCIDs, when the processor has no more: what is said of one holds for all. */
@@ -334,10 +403,10 @@ static unsigned tag_of(const struct mmu *mmu, unsigned pcid)
 	return mmu->private->is_pcid_tagged ? pcid & 0xfff : 0;
 }
 
-void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
+static void scheme_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
 {
 	struct mmu_private *p = mmu->private;
-	ledger_charge(mmu->ledger, EVENT_GUEST_INVLPG);
+	follow_ring(mmu);
 	mmu->strategy->invalidate(p->strategy, (int)type, pcid, address);
 	ledger_charge(mmu->ledger,
 		      type == INVPCID_ADDRESS ? EVENT_TLB_INVALIDATE : EVENT_TLB_FLUSH);
@@ -350,8 +419,16 @@ void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
 	case INVPCID_ALL: tlb_flush_all(p->tlb); break;
 	default: tlb_flush_non_global(p->tlb); break;
 	}
-	fast_map_empty(mmu);
 	verify_flush(p->verify);
+}
+
+void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
+{
+	ledger_charge(mmu->ledger, EVENT_GUEST_INVLPG);
+	if (type != INVPCID_ADDRESS)
+		fast_map_empty(mmu);
+	FOR_EACH_SCHEME(m, mmu)
+	scheme_invpcid(m, type, pcid, address);
 }
 
 #define CR4_FLUSHES (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP)
@@ -359,37 +436,49 @@ void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
 
 void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, uint64_t old_efer)
 {
-	struct mmu_private *p = mmu->private;
 	const struct vcpu_state *s = &mmu->vcpu->state;
 	uint64_t cr0 = s->cr0 ^ old_cr0, cr4 = s->cr4 ^ old_cr4, efer = s->efer ^ old_efer;
 	if (!(cr0 & (CR0_PG | CR0_WP)) && !(cr4 & CR4_MATTERS) && !(efer & (EFER_NXE | EFER_LMA)))
 		return;
-	take_controls(mmu);
-	fast_map_empty(mmu);
-	verify_flush(p->verify);
-	mmu->strategy->reset(p->strategy);
-	tlb_set_pcid(p->tlb, current_pcid(mmu));
 	/* WP and SMAP are checked at each use: entries survive them (SDM 3A 4.10.4.1), unless a
 	 * strategy's tables do not. */
 	bool is_flush = cr0 & CR0_PG || cr4 & CR4_FLUSHES || efer & (EFER_NXE | EFER_LMA);
-	if (is_flush || p->entry->is_wp_forced)
-		mmu_flush_tlb(mmu);
+	fast_map_empty(mmu);
+	FOR_EACH_SCHEME(m, mmu)
+	{
+		struct mmu_private *p = m->private;
+		follow_ring(m);
+		take_controls(m);
+		verify_flush(p->verify);
+		m->strategy->reset(p->strategy);
+		tlb_set_pcid(p->tlb, current_pcid(m));
+		if (is_flush || p->entry->is_wp_forced)
+			mmu_flush_tlb(m);
+	}
 }
 
 void mmu_reset(struct mmu *mmu)
 {
-	take_controls(mmu);
-	mmu->strategy->reset(mmu->private->strategy);
-	tlb_set_pcid(mmu->private->tlb, current_pcid(mmu));
-	tlb_flush_all(mmu->private->tlb);
 	fast_map_empty(mmu);
-	verify_flush(mmu->private->verify);
+	FOR_EACH_SCHEME(m, mmu)
+	{
+		struct mmu_private *p = m->private;
+		follow_ring(m);
+		take_controls(m);
+		m->strategy->reset(p->strategy);
+		tlb_set_pcid(p->tlb, current_pcid(m));
+		tlb_flush_all(p->tlb);
+		verify_flush(p->verify);
+	}
 }
 
 void mmu_memory_changed(struct mmu *mmu)
 {
-	mmu->strategy->memory_changed(mmu->private->strategy);
-	tlb_flush_all(mmu->private->tlb);
 	fast_map_empty(mmu);
-	verify_flush(mmu->private->verify);
+	FOR_EACH_SCHEME(m, mmu)
+	{
+		m->strategy->memory_changed(m->private->strategy);
+		tlb_flush_all(m->private->tlb);
+		verify_flush(m->private->verify);
+	}
 }

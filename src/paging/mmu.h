@@ -83,7 +83,9 @@ struct mmu_fast_entry {
 
 struct mmu {
 	struct mmu_fast_entry fast[MMU_MODE_COUNT][ACCESS_KIND_COUNT][MMU_FAST_COUNT];
-	uint64_t use_clock;	/* counts every access, fast or slow: the source of stamps */
+	uint64_t use_clock; /* counts every access, fast or slow: the source of stamps */
+	bool is_observed;   /* a fast hit has more to do than its stamp: observers, data caches */
+	bool is_observer;   /* rides along on another mmu: changes nothing that the guest sees */
 	const char *difference; /* set once --verify found a difference: both sides as text, owned
 				   by the mmu */
 	/* What follows belongs to paging/. */
@@ -214,7 +216,9 @@ void mmu_memory_changed(struct mmu *mmu);
 
 /* The engine charged an exit: a processor that does not tag its TLBs (geometry->tagged false) loses
  * them with every exit. Exits that paging/ charges itself are known here already. */
-void mmu_note_exit(struct mmu *mmu);
+void mmu_note_engine_exit(struct mmu *mmu);
+/* Must the engine charge exits: is the primary or an observer virtualized? */
+bool mmu_needs_exits(const struct mmu *mmu);
 
 /* A look-up in the fast map: NULL if it misses. `last` is the address of the access's last byte:
  * its page must be the entry's. */
@@ -227,8 +231,22 @@ static inline struct mmu_fast_entry *mmu_fast_lookup(struct mmu *mmu, uint64_t f
 	return e;
 }
 
-/* Records the hit in the model. */
-static inline void mmu_fast_hit(struct mmu *mmu, struct mmu_fast_entry *e)
+/* The rest of a hit, for mmus that are observed: `count` accesses, `size_bytes` bytes in all from
+ * `address` on, in the entry's page. */
+void mmu_observe_hit(struct mmu *mmu, const struct mmu_fast_entry *e, uint64_t address,
+		     uint64_t size_bytes, uint64_t count);
+
+/* Records the same in the model. */
+static inline void mmu_fast_hits(struct mmu *mmu, struct mmu_fast_entry *e, uint64_t address,
+				 uint64_t size_bytes, uint64_t count)
 {
-	*e->stamp = ++mmu->use_clock;
+	*e->stamp = mmu->use_clock += count;
+	if (unlikely(mmu->is_observed))
+		mmu_observe_hit(mmu, e, address, size_bytes, count);
+}
+
+static inline void mmu_fast_hit(struct mmu *mmu, struct mmu_fast_entry *e, uint64_t address,
+				uint64_t size_bytes)
+{
+	mmu_fast_hits(mmu, e, address, size_bytes, 1);
 }

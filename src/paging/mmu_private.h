@@ -10,7 +10,8 @@
 
 struct verify;
 
-#define FAST_WORDS TLB_FAST_WORDS
+#define FAST_WORDS ((MMU_FAST_COUNT + 63) / 64)
+#define FAST_ENTRIES (MMU_MODE_COUNT * ACCESS_KIND_COUNT * MMU_FAST_COUNT)
 
 struct mmu_private {
 	struct walk_context context;	  /* the guest's, as its control registers have it */
@@ -25,11 +26,25 @@ struct mmu_private {
 					   kind */
 	uint64_t unread_stamp;		/* where the fast map's entries store while paging is off */
 	char difference[1200];
+
+	/* Observers (observe.c). */
+	struct mmu *primary; /* of an observer, the mmu it rides on; else the mmu itself */
+	struct mmu *next;    /* the primary's first observer; an observer's next; NULL: no more */
+	unsigned observer_count;
+	struct tlb_entry *held; /* an observer's first-level entry for the running access; NULL: it
+				   has none */
+	uint64_t **stamps; /* the primary's: by fast entry and observer, where a hit is stored */
+	uint64_t last_hit; /* the primary's: fast entry of the last access; FAST_ENTRIES: none */
+	struct walk_result reference; /* the primary's: of the access at use clock... */
+	uint64_t reference_clock;
 };
 
 static inline struct walk_source mmu_walk_source(const struct mmu *mmu)
 {
-	return walk_source_of(&mmu->private->context, &mmu->vcpu->state, mmu->memory);
+	struct walk_source source =
+		walk_source_of(&mmu->private->context, &mmu->vcpu->state, mmu->memory);
+	source.is_readonly = mmu->is_observer;
+	return source;
 }
 
 /* The dimension of a page-table reference: whose tables. */
@@ -49,12 +64,30 @@ void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r);
 void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		   struct tlb_entry *entry, const struct mmu_page *page);
 void fast_map_empty(struct mmu *mmu);
-/* Drops what was derived from a first-level entry: the TLB's callback. */
-void fast_map_drop(void *mmu, enum tlb_side_id side, struct tlb_entry *entry);
+/* Drops what was derived from a first-level entry of `mmu`, which may be an observer: the TLB's
+ * callback. */
+void fast_map_drop(void *mmu, enum tlb_side_id side, const struct tlb_entry *entry, uint64_t page);
 /* Drops write entries to a page: the memory's flag listener. */
 void fast_map_page_flagged(void *mmu, gpa_t page);
 
-/* mmu.c: the processor forgets everything, charged. */
+/* observe.c */
+
+/* Lets every observer do the access that its primary is about to do. False: one of them has no
+ * first-level entry for it, so that the next such access must come here again. */
+/* mmu_create(), for the primary or for an observer of `primary`, which charges to `ledger`. */
+int mmu_create_scheme(struct mmu **out, const struct mmu_config *config, struct vcpu *v,
+		      struct memory *m, struct ledger *ledger, struct mmu *primary,
+		      struct error *e);
+bool observe_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode);
+void observe_fini(struct mmu *mmu);
+
+/* mmu.c: one access in the model of `mmu` alone. *held (may be NULL at the end) is the first-level
+ * entry that grants it. */
+bool mmu_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
+		struct tlb_entry **held, struct translation *uncached, struct page_fault *fault);
+/* A strategy charged an exit: a processor that does not tag its TLBs (tlb_tagged) loses them. */
+void mmu_note_exit(struct mmu *mmu);
+/* The processor forgets everything, charged. */
 void mmu_flush_tlb(struct mmu *mmu);
 
 /* verify.c: every miss against the reference walk. The functions without an mmu accept NULL:

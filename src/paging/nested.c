@@ -196,16 +196,20 @@ static enum walk_outcome attempt(struct nested *n, gva_t address, enum access_ki
 	source.locate = nested_locate;
 	source.opaque = n;
 	n->has_violated = false;
+	bool has_page;
 	do {
 		walk(&mmu->private->context, &source, address, kind, mode, r);
 		mmu_charge_walk(mmu, r);
-	} while (r->outcome == WALK_OK &&
-		 !walk_commit(&mmu->private->context, &source, kind, r, &updates));
+		if (r->outcome != WALK_OK)
+			return r->outcome;
+		/* A and D only when the walk will not start anew. */
+		has_page = nested_translate(n, r->gpa, &page);
+		if (n->has_violated)
+			return WALK_ABORTED;
+	} while (!walk_commit(&mmu->private->context, &source, kind, r, &updates));
 	ledger_charge_many(mmu->ledger, EVENT_AD_UPDATE, updates);
-	if (r->outcome != WALK_OK)
-		return r->outcome;
 	*out = (struct translation){.gpa = r->gpa, .guest_shift = r->page_shift, .flags = r->flags};
-	if (nested_translate(n, r->gpa, &page)) {
+	if (has_page) {
 		out->host = hpa_host(mmu->memory, page.hpa);
 		out->page_shift = (uint8_t)(page.page_shift < r->page_shift ? page.page_shift
 									    : r->page_shift);
@@ -213,7 +217,7 @@ static enum walk_outcome attempt(struct nested *n, gva_t address, enum access_ki
 	}
 	out->page_shift = PAGE_SHIFT;
 	out->is_uncached = true;
-	return n->has_violated ? WALK_ABORTED : WALK_OK;
+	return WALK_OK;
 }
 
 static bool nested_fill(struct strategy *s, gva_t address, enum access_kind kind,

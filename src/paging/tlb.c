@@ -49,7 +49,7 @@ static unsigned size_index(unsigned page_shift)
 
 static uint64_t make_key(uint32_t space, unsigned size, gva_t address)
 {
-	uint64_t page = (address.v >> size_shifts[size]) & (BIT(KEY_SIZE_SHIFT) - 1);
+	uint64_t page = tlb_page_number(address.v, size_shifts[size]);
 	return (uint64_t)space << KEY_SPACE_SHIFT | (uint64_t)size << KEY_SIZE_SHIFT | page;
 }
 
@@ -247,7 +247,7 @@ static void drop(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side, unsig
 	if (!b->keys[at])
 		return;
 	if (b->is_first_level)
-		t->dropped(t->opaque, side, &b->entries[at]);
+		t->dropped(t->opaque, side, &b->entries[at], page_number(b->keys[at]));
 	if (b->bucket)
 		chain_remove(b, at);
 	b->keys[at] = 0;
@@ -325,7 +325,6 @@ static struct tlb_entry *place(struct tlb *t, struct tlb_bank *b, enum tlb_side_
 	e->stamp = &b->stamps[at];
 	*e->stamp = now;
 	e->fast_accesses = 0;
-	memset(e->fast_used, 0, sizeof(e->fast_used));
 	b->keys[at] = key;
 	b->sizes_seen |= (uint8_t)(1u << (key >> KEY_SIZE_SHIFT & 3));
 	if (value->guest_shift > value->page_shift) {

@@ -18,12 +18,11 @@
  */
 #pragma once
 
+#include "base/bits.h"
 #include "base/error.h"
 #include "paging/mmu.h"
 #include "paging/strategy.h"
 #include "x86/tlb_geometry.h"
-
-#define TLB_FAST_WORDS ((MMU_FAST_COUNT + 63) / 64)
 
 struct tlb_entry {
 	uint64_t *stamp; /* recency: the use clock at the last use; 0 while the entry is empty */
@@ -32,10 +31,9 @@ struct tlb_entry {
 	uint8_t page_shift;
 	uint8_t guest_shift;
 	uint8_t flags; /* WALK_* */
-	/* First level only: where the fast map has, or once had, entries that were derived from
-	 * this one. */
-	uint16_t fast_accesses;		    /* bit WALK_ACCESS(mode, kind) */
-	uint64_t fast_used[TLB_FAST_WORDS]; /* by index */
+	/* First level only: the accesses for which the fast map has, or once had, entries that were
+	 * derived from this one: bit WALK_ACCESS(mode, kind). */
+	uint16_t fast_accesses;
 };
 
 struct tlb_bank {
@@ -63,7 +61,15 @@ enum tlb_side_id { TLB_DATA, TLB_INSTRUCTION };
 
 struct tlb;
 
-typedef void tlb_dropped_fn(void *opaque, enum tlb_side_id side, struct tlb_entry *entry);
+/* Of the page of 2^shift bytes at `address`. */
+static inline uint64_t tlb_page_number(uint64_t address, unsigned shift)
+{
+	return address >> shift & (BIT(45) - 1);
+}
+
+/* `page`: the number of the entry's page in its own size, as tlb_page_number() gives it. */
+typedef void tlb_dropped_fn(void *opaque, enum tlb_side_id side, const struct tlb_entry *entry,
+			    uint64_t page);
 
 /* `dropped` hears of each first-level entry that goes one by one; of flushes the caller knows
  * itself. -EINVAL for a shape that cannot be. */

@@ -8,6 +8,8 @@
  * one. So the verifier remembers, by guest page, every reference answer since the last invalidation
  * that covers the page; a retaining strategy must give the present answer or one of those, and
  * nothing else. Faults must always be the present ones, with all tables as they were.
+ *
+ * An observer's answers are held to the same; A and D bits are the primary's to set.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -130,7 +132,12 @@ void verify_begin(const struct mmu *mmu, gva_t address, enum access_kind kind, e
 {
 	const struct walk_context *c = &mmu->private->context;
 	struct walk_source source = mmu_walk_source(mmu);
-	walk(c, &source, address, kind, mode, reference);
+	struct mmu_private *first = mmu->private->primary->private;
+	/* All schemes that miss on one access are checked against one walk. */
+	if (first->reference_clock != mmu->use_clock || !first->next)
+		walk(c, &source, address, kind, mode, &first->reference);
+	first->reference_clock = mmu->use_clock;
+	*reference = first->reference;
 }
 
 static uint64_t entry_now(const struct mmu *mmu, const struct walk_step *step)
@@ -165,6 +172,8 @@ static uint64_t entry_expected(const struct mmu *mmu, const struct walk_result *
 static const char *wrong_entries(const struct mmu *mmu, const struct walk_result *r,
 				 enum access_kind kind)
 {
+	if (mmu->is_observer)
+		return NULL; /* it leaves them to the primary */
 	for (unsigned i = 0; i < r->step_count; i++)
 		if (entry_now(mmu, &r->step[i]) != entry_expected(mmu, r, i, kind))
 			return "accessed or dirty bits";
@@ -210,7 +219,8 @@ static const char *wrong_present(const struct mmu *mmu, gva_t address, enum acce
 	if (!wrong)
 		wrong = wrong_entries(mmu, r, kind);
 	const struct walk_step *leaf = &r->step[r->step_count - 1];
-	bool is_dirty = (entry_now(mmu, leaf) & PTE_D) || is_in_rom(mmu, leaf->address);
+	bool is_dirty = mmu->is_observer || (entry_now(mmu, leaf) & PTE_D) ||
+			is_in_rom(mmu, leaf->address);
 	if (!wrong && !t->is_uncached && (t->flags & WALK_D) && !is_dirty)
 		wrong = "dirty without the guest's D";
 	return wrong;

@@ -261,13 +261,16 @@ bool walk_commit(const struct walk_context *c, const struct walk_source *s, enum
 		uint8_t page_flags = memory_page_flags(s->memory, step->address);
 		if (slot->is_rom || (page_flags & PAGE_ROM))
 			continue;
-		if (!exchange_entry(step->host, entry_bytes, step->entry, new))
+		if (!s->is_readonly && !exchange_entry(step->host, entry_bytes, step->entry, new))
 			return false;
-		step->entry = new;
+		/* A table that points to itself has one entry at several levels. */
+		for (unsigned j = i; j < r->step_count; j++)
+			if (r->step[j].host == step->host)
+				r->step[j].entry = new;
 		if (update_count)
 			(*update_count)++;
-		if (page_flags)
-			memory_notify_write(s->memory, step->address, entry_bytes);
+		if (page_flags && !s->is_readonly)
+			memory_notify_walk(s->memory, step->address, entry_bytes);
 	}
 	if (kind == ACCESS_WRITE)
 		r->flags |= WALK_D;

@@ -105,7 +105,8 @@ struct walk_source {
 	 * (WALK_ABORTED). NULL when guest-physical memory is asked straight. It is nested's second
 	 * dimension. */
 	bool (*locate)(void *opaque, gpa_t a, unsigned size_bytes, uint8_t **host);
-	void *opaque; /* borrowed */
+	void *opaque;	  /* borrowed */
+	bool is_readonly; /* walk_commit() says what it would set, and sets nothing */
 };
 
 /* The source for what the vcpu's CR3 names now. */

@@ -132,7 +132,7 @@ static void operate(struct machine *m, struct input *in)
 	case 0: load_cr3(m, in); break;
 	case 1: mmu_invlpg(m->mmu, take_address(m, in)); break;
 	case 2: mmu_invpcid(m->mmu, take(in, 1) & 3, take(in, 1) & 3, take_address(m, in)); break;
-	case 3: mmu_note_exit(m->mmu); break;
+	case 3: mmu_note_engine_exit(m->mmu); break;
 	case 4:
 		take_controls(m, in);
 		mmu_controls_changed(m->mmu, cr0, cr4, efer);

@@ -19,7 +19,7 @@ static bool access_page(struct mmu *mmu, uint64_t at, enum access_kind kind, enu
 	struct mmu_fast_entry *e = mmu_fast_lookup(mmu, at, at, kind, mode);
 	if (!e)
 		return mmu_translate(mmu, gva(at), kind, mode, page, fault);
-	mmu_fast_hit(mmu, e);
+	mmu_fast_hit(mmu, e, at, 1);
 	page->host = (uint8_t *)(uintptr_t)(at + e->addend);
 	page->flags = 0;
 	page->gpa = gpa(e->gfn << 12 | (at & 0xfff));
@@ -86,7 +86,7 @@ static void twin_step(struct twin *t, bool empty)
 	} else if (what < 18) {
 		mmu_invpcid(t->mmu, world_below(w, 4), world_below(w, 3), gva(at));
 	} else if (what < 20) {
-		mmu_note_exit(t->mmu);
+		mmu_note_engine_exit(t->mmu);
 	} else if (what < 22) {
 		memory_set_page_flag(w->memory, gpa(0x1000000 + (at & 0x3ff000)), PAGE_CODE);
 	} else if (what < 24) {
@@ -213,7 +213,7 @@ static void walks_cost_the_references_that_theory_says(void **state)
 		uint64_t before = sum(&w, EVENT_WALK_G1, EVENT_WALK_S5);
 		uint64_t misses = charged(&w, EVENT_TLB_MISS);
 		if (mmu_is_virtualized(mmu))
-			mmu_note_exit(mmu);
+			mmu_note_engine_exit(mmu);
 		else
 			mmu_invlpg(mmu, gva(at));
 		must_read(mmu, at, 0x1000000 + at);
@@ -239,7 +239,7 @@ static void a_warm_shadow_miss_walks_the_shadow_alone(void **state)
 		assert_int_equal(charged(&w, EVENT_EXIT_PF_HIDDEN), 1);
 		assert_int_equal(charged(&w, EVENT_SHADOW_FILL), 1);
 		uint64_t before = sum(&w, EVENT_WALK_S1, EVENT_WALK_S5);
-		mmu_note_exit(mmu);
+		mmu_note_engine_exit(mmu);
 		must_read(mmu, 0x1000, 0x1001000);
 		assert_int_equal(sum(&w, EVENT_WALK_S1, EVENT_WALK_S5) - before, counts[m]);
 		assert_int_equal(charged(&w, EVENT_EXIT_PF_HIDDEN), 1);
@@ -480,10 +480,10 @@ static void untagged_tlbs_are_lost_with_every_exit(void **state)
 		must_read(native, 0x1000, 0x1001000);
 		must_read(nested, 0x1000, 0x1001000);
 		uint64_t misses = charged(&w, EVENT_TLB_MISS);
-		mmu_note_exit(native);
+		mmu_note_engine_exit(native);
 		must_read(native, 0x1000, 0x1001000);
 		assert_int_equal(charged(&w, EVENT_TLB_MISS), misses);
-		mmu_note_exit(nested);
+		mmu_note_engine_exit(nested);
 		must_read(nested, 0x1000, 0x1001000);
 		assert_int_equal(charged(&w, EVENT_TLB_MISS), misses + !tagged);
 		mmu_destroy(native);

@@ -327,13 +327,13 @@ static void verify_tells_old_from_wrong(void **state)
 	struct mmu *mmu = open_variant(&w, &variants[6], &g);
 	assert_true(mmu_translate(mmu, gva(0x1000), ACCESS_READ, MMU_SUPERVISOR, &page, &fault));
 	world_map(&w, 0x1000, 0, 12, 0, &next);
-	mmu_note_exit(mmu); /* the TLB forgets, the shadow does not */
+	mmu_note_engine_exit(mmu); /* the TLB forgets, the shadow does not */
 	assert_true(mmu_translate(mmu, gva(0x1000), ACCESS_READ, MMU_SUPERVISOR, &page, &fault));
 	no_difference(mmu);
 	/* The guest loads CR3 and nobody tells the shadow, as a bug would: only the verifier knows.
 	 */
 	verify_flush(mmu->private->verify);
-	mmu_note_exit(mmu);
+	mmu_note_engine_exit(mmu);
 	assert_true(mmu_translate(mmu, gva(0x1000), ACCESS_READ, MMU_SUPERVISOR, &page, &fault));
 	assert_non_null(mmu->difference);
 	assert_non_null(strstr(mmu->difference, "shadow: gpa 0x5000"));

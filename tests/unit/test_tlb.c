@@ -6,10 +6,11 @@
 
 struct dropped {
 	unsigned count;
-	struct tlb_entry *last;
+	const struct tlb_entry *last;
 };
 
-static void count_dropped(void *opaque, enum tlb_side_id side, struct tlb_entry *entry)
+static void count_dropped(void *opaque, enum tlb_side_id side, const struct tlb_entry *entry,
+			  uint64_t page)
 {
 	struct dropped *d = opaque;
 	d->count++;

@@ -188,14 +188,17 @@ static void log_write_seen(void *opaque, gpa_t address, unsigned size_bytes)
 	log->size_bytes = size_bytes;
 }
 
+/* Watchers of code hear of them; for watchers of tables they change nothing. */
 static void watchers_hear_of_accessed_bits(void **state)
 {
 	struct world w;
-	struct watch_log log = {0};
+	struct watch_log log = {0}, tables = {0};
 	world_open(&w);
-	memory_add_watcher(w.memory, (struct memory_watcher){log_write_seen, &log, PAGE_TABLE});
+	memory_add_watcher(w.memory, (struct memory_watcher){log_write_seen, &log, PAGE_CODE});
+	memory_add_watcher(w.memory, (struct memory_watcher){log_write_seen, &tables, PAGE_TABLE});
 	one_mapping(&w, WORLD_4LEVEL, 0x1000, 0x5000, 12, PTE_P);
-	memory_set_page_flag(w.memory, gpa(0x302000), PAGE_TABLE); /* the page table */
+	memory_set_page_flag(w.memory, gpa(0x302000), PAGE_CODE); /* the page table */
+	memory_set_page_flag(w.memory, gpa(0x302000), PAGE_TABLE);
 	struct walk_context c = context_of(&w);
 	struct walk_source source = walk_source_of(&c, &w.vcpu.state, w.memory);
 	struct walk_result r;
@@ -203,6 +206,7 @@ static void watchers_hear_of_accessed_bits(void **state)
 	walk_and_commit(&c, &source, gva(0x1000), ACCESS_READ, MMU_SUPERVISOR, &r, &updates);
 	assert_int_equal(updates, 4);
 	assert_int_equal(log.count, 1);
+	assert_int_equal(tables.count, 0);
 	assert_int_equal(log.address, 0x302008);
 	assert_int_equal(log.size_bytes, 8);
 	world_close(&w);

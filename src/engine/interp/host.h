@@ -123,7 +123,7 @@ static HOST_INLINE void *host_operand(struct interp_vcpu *c, uint64_t linear, un
 	struct mmu_fast_entry *e = &map[mmu_fast_slot(linear >> PAGE_SHIFT)];
 	if (unlikely(e->tag != (linear + size_bytes - 1) >> PAGE_SHIFT))
 		return NULL;
-	*e->stamp = ++c->mmu->use_clock;
+	mmu_fast_hit(c->mmu, e, linear, size_bytes);
 	c->write_count += is_write;
 	return (void *)(uintptr_t)(linear + e->addend);
 }

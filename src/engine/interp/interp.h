@@ -224,7 +224,7 @@ static inline void interp_charge_exit(struct interp_vcpu *c, enum event e)
 {
 	if (c->virtualized) {
 		ledger_charge(c->ledger, e);
-		mmu_note_exit(c->mmu);
+		mmu_note_engine_exit(c->mmu);
 	}
 }
 
@@ -292,7 +292,7 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 		struct mmu_fast_entry *e = &c->fast_read[mmu_fast_slot(linear >> PAGE_SHIFT)];  \
 		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                         \
 			return (type)interp_read_slow(c, i, linear, n);                         \
-		*e->stamp = ++c->mmu->use_clock;                                                \
+		mmu_fast_hit(c->mmu, e, linear, n);                                             \
 		type value;                                                                     \
 		__builtin_memcpy(&value, (const void *)(uintptr_t)(linear + e->addend), n);     \
 		return value;                                                                   \
@@ -305,7 +305,7 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 			interp_write_slow(c, i, linear, n, value);                              \
 			return;                                                                 \
 		}                                                                               \
-		*e->stamp = ++c->mmu->use_clock;                                                \
+		mmu_fast_hit(c->mmu, e, linear, n);                                             \
 		c->write_count++;                                                               \
 		__builtin_memcpy((void *)(uintptr_t)(linear + e->addend), &value, n);           \
 	}                                                                                       \
@@ -315,7 +315,7 @@ void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t l
 		struct mmu_fast_entry *e = &c->fast_write[mmu_fast_slot(linear >> PAGE_SHIFT)]; \
 		if (unlikely(e->tag != (linear + n - 1) >> PAGE_SHIFT))                         \
 			return interp_rmw_slow(c, i, linear, n);                                \
-		*e->stamp = ++c->mmu->use_clock;                                                \
+		mmu_fast_hit(c->mmu, e, linear, n);                                             \
 		c->write_count++;                                                               \
 		return (interp_operand_##n *)(uintptr_t)(linear + e->addend);                   \
 	}

@@ -383,7 +383,7 @@ static uint64_t fetch_address(struct interp_vcpu *c)
 	struct mmu_fast_entry *e =
 		mmu_fast_lookup(c->mmu, linear, linear, ACCESS_FETCH, c->fetch_mode);
 	if (likely(e != NULL)) {
-		mmu_fast_hit(c->mmu, e);
+		mmu_fast_hit(c->mmu, e, linear, 1);
 		return e->gfn << PAGE_SHIFT | (linear & PAGE_OFFSET_MASK);
 	}
 	if (unlikely(c->key & KEY_CODE64 && !vcpu_is_canonical(c->s, linear)))
@@ -647,7 +647,7 @@ static int interp_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mm
 	c->memory = vm->config.memory;
 	c->clock = vm->config.clock;
 	c->ledger = v->ledger;
-	c->virtualized = mmu_is_virtualized(mmu);
+	c->virtualized = mmu_needs_exits(mmu);
 	c->device_cycles = clock_cycles_from_ns(c->clock, INTERP_DEVICE_NS);
 	c->folded_uses = mmu->use_clock;
 	vm->vcpus[v->index] = c;

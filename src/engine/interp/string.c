@@ -150,12 +150,11 @@ static struct mmu_fast_entry *fast(struct mmu_fast_entry *map, uint64_t linear)
 	return e->tag == linear >> PAGE_SHIFT ? e : NULL;
 }
 
-/* Counts `count` accesses to the entry's page, as single ones would. */
-static void count_uses(struct interp_vcpu *c, struct mmu_fast_entry *e, uint64_t count,
-		       bool is_write)
+/* Counts `count` accesses from `linear` on, in the entry's page, as single ones would. */
+static void count_uses(struct interp_vcpu *c, const struct insn *i, struct mmu_fast_entry *e,
+		       uint64_t linear, uint64_t count, bool is_write)
 {
-	c->mmu->use_clock += count;
-	*e->stamp = c->mmu->use_clock;
+	mmu_fast_hits(c->mmu, e, linear, count * i->op_bytes, count);
 	if (is_write)
 		c->write_count += count;
 }
@@ -186,8 +185,8 @@ static uint64_t bulk_movs(struct interp_vcpu *c, const struct insn *i, uint64_t 
 	if (target > origin && target < origin + size)
 		return 0; /* overlapping forward: a pattern fill, element by element */
 	memmove(target, origin, size);
-	count_uses(c, r, count, false);
-	count_uses(c, w, count, true);
+	count_uses(c, i, r, from, count, false);
+	count_uses(c, i, w, to, count, true);
 	advance(s, i, GPR_RSI, size);
 	advance(s, i, GPR_RDI, size);
 	return count;
@@ -209,7 +208,7 @@ static uint64_t bulk_stos(struct interp_vcpu *c, const struct insn *i, uint64_t 
 	else
 		for (uint64_t n = 0; n < count; n++)
 			memcpy(target + n * i->op_bytes, &s->gpr[GPR_RAX], i->op_bytes);
-	count_uses(c, w, count, true);
+	count_uses(c, i, w, to, count, true);
 	advance(s, i, GPR_RDI, count * i->op_bytes);
 	return count;
 }

@@ -1,0 +1,206 @@
+/*
+ * Observers: what one counts is what it would have counted alone, whoever is the primary, and the
+ * guest sees the primary only.
+ */
+#include "paging_world.h"
+
+#define ACCESSES 4000u
+#define SCHEMES_MAX 16u
+
+/* What a run showed the guest, as a running hash. */
+struct script {
+	struct world w;
+	uint64_t seen;
+};
+
+static void see(struct script *s, uint64_t value)
+{
+	s->seen = (s->seen ^ value) * 0x100000001b3ull;
+	s->seen ^= s->seen >> 29;
+}
+
+static void access_as_an_engine(struct script *s, struct mmu *mmu, uint64_t at,
+				enum access_kind kind, enum mmu_mode mode)
+{
+	struct mmu_fast_entry *e = mmu_fast_lookup(mmu, at, at, kind, mode);
+	struct mmu_page page;
+	struct page_fault fault;
+	if (e) {
+		mmu_fast_hit(mmu, e, at, 1);
+		see(s, e->gfn << PAGE_SHIFT | (at & PAGE_OFFSET_MASK));
+		return;
+	}
+	bool ok = mmu_translate(mmu, gva(at), kind, mode, &page, &fault);
+	see(s, ok ? page.gpa.v : ~(uint64_t)fault.error_code);
+	if (ok && kind == ACCESS_WRITE && page.flags)
+		memory_notify_write(s->w.memory, page.gpa, 1);
+}
+
+static void change_an_entry(struct world *w)
+{
+	unsigned page = world_below(w, WORLD_TABLE_PAGES);
+	unsigned index = world_indexes[world_below(w, ARRAY_COUNT(world_indexes))];
+	uint64_t at = WORLD_TABLES + page * 4096ull, e = world_random_entry(w, 1 + page % 5);
+	bool is_wide = w->vcpu.state.cr4 & CR4_PAE;
+	memory_write(w->memory, gpa(at + index * 8ull), &e, is_wide ? 8 : 4);
+}
+
+/* A guest that keeps the rules: it flushes after it changed a table. Locality as in life: mostly
+ * the page used last, or one of a few. */
+static void run(struct script *s, struct mmu *mmu)
+{
+	struct world *w = &s->w;
+	uint64_t recent[8] = {0};
+	for (unsigned i = 0; i < ACCESSES; i++) {
+		unsigned dice = world_below(w, 1000);
+		if (dice < 3) {
+			world_random_controls(w);
+			w->vcpu.state.cr4 &= ~CR4_PGE;
+			world_random_tables(w);
+			mmu_reset(mmu);
+		} else if (dice < 13) {
+			change_an_entry(w);
+			mmu_cr3_written(mmu, false);
+		} else if (dice < 20) {
+			mmu_note_engine_exit(mmu);
+		} else if (dice < 30) {
+			mmu_invlpg(mmu, gva(world_random_gva(w)));
+		}
+		uint64_t *slot = &recent[world_below(w, ARRAY_COUNT(recent))];
+		if (!*slot || world_chance(w, 30))
+			*slot = world_random_gva(w);
+		access_as_an_engine(s, mmu, *slot, (enum access_kind)world_below(w, 3),
+				    (enum mmu_mode)world_below(w, 3));
+		if (mmu->difference)
+			fail_msg("%s", mmu->difference);
+	}
+}
+
+static void open_script(struct script *s, unsigned round)
+{
+	world_open(&s->w);
+	s->w.random += round * 0x1234567ull;
+	s->seen = 0;
+	world_random_controls(&s->w);
+	s->w.vcpu.state.cr4 &= ~CR4_PGE;
+	world_random_tables(&s->w);
+}
+
+static void counts_equal(const struct ledger *observed, const struct ledger *alone,
+			 const char *strategy)
+{
+	for (unsigned e = 0; e < EVENT_COUNT; e++)
+		if (event_is_translation((enum event)e) &&
+		    ledger_total(observed, (enum event)e) != ledger_total(alone, (enum event)e))
+			fail_msg("%s: %s: %llu as an observer, %llu alone", strategy,
+				 event_name((enum event)e),
+				 (unsigned long long)ledger_total(observed, (enum event)e),
+				 (unsigned long long)ledger_total(alone, (enum event)e));
+}
+
+/* All strategies watch `primary`; then each runs alone on the same script. */
+static void check(const char *primary, const struct tlb_geometry *g, unsigned round)
+{
+	struct script s;
+	struct mmu *mmu;
+	struct ledger ledgers[SCHEMES_MAX] = {0};
+	struct mmu_config config = {.strategy = primary, .geometry = g, .verify = true};
+	open_script(&s, round);
+	assert_int_equal(mmu_create(&mmu, &config, &s.w.vcpu, s.w.memory, NULL), 0);
+	for (unsigned i = 0; mmu_strategy_name(i, NULL); i++) {
+		config.strategy = mmu_strategy_name(i, NULL);
+		assert_int_equal(mmu_add_observer(mmu, &config, &ledgers[i], NULL), 0);
+	}
+	mmu_reset(mmu);
+	run(&s, mmu);
+	uint64_t seen = s.seen;
+	mmu_destroy(mmu);
+	world_close(&s.w);
+	for (unsigned i = 0; mmu_strategy_name(i, NULL); i++) {
+		config.strategy = mmu_strategy_name(i, NULL);
+		open_script(&s, round);
+		assert_int_equal(mmu_create(&mmu, &config, &s.w.vcpu, s.w.memory, NULL), 0);
+		mmu_reset(mmu);
+		run(&s, mmu);
+		assert_true(s.seen == seen);
+		counts_equal(&ledgers[i], &s.w.ledger, config.strategy);
+		mmu_destroy(mmu);
+		world_close(&s.w);
+	}
+}
+
+static void an_observer_counts_what_it_would_alone(void **state)
+{
+	const struct tlb_geometry shapes[] = {geometry_intel(), geometry_amd(), geometry_tiny(),
+					      geometry_single()};
+	for (unsigned round = 0; round < 3; round++)
+		for (unsigned g = 0; g < ARRAY_COUNT(shapes); g++)
+			for (unsigned i = 0; mmu_strategy_name(i, NULL); i++)
+				check(mmu_strategy_name(i, NULL), &shapes[g], round);
+}
+
+static void observers_go_with_their_primary(void **state)
+{
+	struct tlb_geometry g = geometry_intel();
+	struct world w;
+	struct mmu *mmu;
+	struct ledger ledger = {0};
+	struct error e = {0};
+	struct mmu_config config = {.strategy = "native", .geometry = &g};
+	world_open(&w);
+	assert_int_equal(mmu_create(&mmu, &config, &w.vcpu, w.memory, NULL), 0);
+	assert_false(mmu_needs_exits(mmu));
+	assert_null(mmu_observer(mmu, 0));
+	config.strategy = "nested";
+	assert_int_equal(mmu_add_observer(mmu, &config, &ledger, NULL), 0);
+	assert_true(mmu_needs_exits(mmu));
+	assert_false(mmu_is_virtualized(mmu));
+	assert_true(mmu_is_virtualized(mmu_observer(mmu, 0)));
+	config.host_levels = 9;
+	assert_int_not_equal(mmu_add_observer(mmu, &config, &ledger, &e), 0);
+	assert_non_null(strstr(e.text, "9 host levels"));
+	assert_null(mmu_observer(mmu, 1));
+	mmu_destroy(mmu);
+	world_close(&w);
+}
+
+static void strategies_are_parsed_and_printed(void **state)
+{
+	static const struct {
+		const char *text, *printed, *refused;
+	} cases[] = {
+		{"native", "native", NULL},
+		{"nested:host-page=2m:walk-cache=1d", "nested:host-page=2M:walk-cache=1d", NULL},
+		{"nested:host-page=4K:host-levels=3:nested-tlb=0",
+		 "nested:host-levels=3:nested-tlb=0", NULL},
+		{"shadow:pf-filter=on:limit=4M", "shadow:pf-filter=on:limit=4194304", NULL},
+		{"nested:tlb-tag=off", "nested:tlb-tag=off", NULL},
+		{"nestled", NULL, "there are: native, nested, shadow"},
+		{"nested:sync=oos", NULL, "has no setting \"sync\""},
+		{"nested:host-page=3M", NULL, "one of 4K, 2M, 1G"},
+		{"nested:host-levels=6", NULL, "a number from 1 to 5"},
+		{"nested:host-levels", NULL, "needs a value"},
+		{"shadow:limit=lots", NULL, "a size such as"},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
+		struct mmu_config config = {0};
+		struct error e = {0};
+		char text[MMU_STRATEGY_TEXT_MAX];
+		int r = mmu_parse_strategy(cases[i].text, &config, &e);
+		assert_int_equal(!r, !cases[i].refused);
+		if (!r)
+			assert_string_equal(mmu_format_strategy(&config, text), cases[i].printed);
+		else if (!strstr(e.text, cases[i].refused))
+			fail_msg("%s: %s", cases[i].text, e.text);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_observer_counts_what_it_would_alone),
+		cmocka_unit_test(observers_go_with_their_primary),
+		cmocka_unit_test(strategies_are_parsed_and_printed),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
