@@ -9,10 +9,14 @@ import sys
 PER_LINE = 24
 
 
+def is_base(path):
+    return path.parent.name == "base"
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit("usage: embed.py OUTPUT.c INPUT.json...")
-    files = sorted(pathlib.Path(name) for name in sys.argv[2:])
+    files = sorted((pathlib.Path(name) for name in sys.argv[2:]), key=lambda path: (is_base(path), path.stem))
     out = ['#include "hw/builtin.h"\n']
     for number, path in enumerate(files):
         data = path.read_bytes() + b"\0"
@@ -22,8 +26,8 @@ def main():
         out.append("};\n")
     out.append("const struct builtin_profile builtin_profiles[] = {")
     for number, path in enumerate(files):
-        out.append(f'\t{{"{path.stem}", text_{number}, sizeof(text_{number}) - 1}},')
-    out.append("\t{NULL, NULL, 0},\n};")
+        out.append(f'\t{{"{path.stem}", text_{number}, sizeof(text_{number}) - 1, {str(is_base(path)).lower()}}},')
+    out.append("\t{NULL, NULL, 0, false},\n};")
     pathlib.Path(sys.argv[1]).write_text("\n".join(out) + "\n")
 
 

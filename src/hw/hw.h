@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "ledger/ledger.h"
+#include "x86/cache_geometry.h"
 #include "x86/tlb_geometry.h"
 
 struct json_t;
@@ -49,7 +50,8 @@ struct number {
 enum price_part { PRICE_HARDWARE, PRICE_SOFTWARE, PRICE_PART_COUNT };
 
 struct price {
-	bool is_priced; /* false: the event is counted and costs nothing of its own */
+	bool is_priced;	 /* false: the event is counted and costs nothing of its own */
+	bool is_derived; /* the file does not state it: profile_derive_prices() made it */
 	bool has_part[PRICE_PART_COUNT];
 	struct number part[PRICE_PART_COUNT]; /* all 0 where has_part is false */
 };
@@ -59,7 +61,8 @@ static inline uint64_t price_millis(const struct price *p)
 	return p->part[PRICE_HARDWARE].millis + p->part[PRICE_SOFTWARE].millis;
 }
 
-/* Load-to-use latencies behind the prices of page-table references. */
+/* Load-to-use latencies behind the prices of references (ref.*). The first three are the levels of
+ * struct cache_geometry. */
 enum cache_level { CACHE_L1D, CACHE_L2, CACHE_L3, CACHE_DRAM, CACHE_LEVEL_COUNT };
 const char *cache_level_name(enum cache_level level);
 
@@ -78,8 +81,12 @@ struct profile {
 	const char *description;
 	char *origin; /* the file it was read from, or "built in" */
 	uint64_t frequency_hz;
+	bool has_nested_paging; /* false: nested paging on it is a thought experiment */
+	bool has_pf_filter;	/* the guest's own page faults can be kept from exiting */
 	struct tlb_geometry tlb;
-	struct number latency[CACHE_LEVEL_COUNT]; /* cycles */
+	struct cache_geometry caches;
+	/* In cycles. A level that the processor lacks has the latency of the next. */
+	struct number latency[CACHE_LEVEL_COUNT];
 	struct price price[EVENT_COUNT];
 	struct fact *facts; /* in the file's order */
 	size_t fact_count;
@@ -107,6 +114,11 @@ static inline const struct price *profile_price(const struct profile *p, enum ev
 const char *profile_name(size_t i);
 /* The file as it was built in. */
 const char *profile_builtin_text(size_t i, size_t *size_bytes);
+/* The profile as one JSON document that extends no other, from malloc; NULL without memory. */
+char *profile_text(const struct profile *p);
 
-/* Whether a profile must state a price for it. */
+/* Whether a profile must have a price for it, stated or derived. */
 bool event_must_be_priced(enum event e);
+/* Makes the prices that follow from latencies and that the file does not state: what a reference
+ * costs that a cache level or memory answers. To be called again after a latency was changed. */
+void profile_derive_prices(struct profile *p);

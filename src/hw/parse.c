@@ -18,38 +18,11 @@ static const struct number_rule rule_hz = {"hz", 1000000, 100000000000, false};
 static const struct number_rule rule_entries = {"entries", 0, 65536, false};
 static const struct number_rule rule_cycles = {"cycles", 0, PRICE_MAX_CYCLES, true};
 
-bool event_must_be_priced(enum event e)
-{
-	if (e >= EVENT_REF_GUEST_L1 && e <= EVENT_NESTED_TLB_HIT)
-		return false;
-	switch (event_group(e)) {
-	case GROUP_WALK:
-	case GROUP_EXIT: return true;
-	default: break;
-	}
-	switch (e) {
-	case EVENT_INSTRUCTION:
-	case EVENT_TLB2_HIT:
-	case EVENT_TLB_MISS:
-	case EVENT_SHADOW_FILL:
-	case EVENT_SHADOW_FLUSH:
-	case EVENT_NESTED_FILL:
-	case EVENT_GUEST_CR3_WRITE:
-	case EVENT_GUEST_INVLPG:
-	case EVENT_GUEST_PAGE_FAULT:
-	case EVENT_GUEST_EXCEPTION:
-	case EVENT_GUEST_SOFTINT:
-	case EVENT_GUEST_INTERRUPT:
-	case EVENT_GUEST_SYSCALL:
-	case EVENT_GUEST_IRET: return true;
-	default: return false;
-	}
-}
-
 static int read_header(struct reader *r, const json_t *root)
 {
-	static const char *const keys[] = {"schema",	"version", "name",   "description",
-					   "frequency", "tlb",	   "caches", "prices"};
+	static const char *const keys[] = {"schema",	  "version",   "name",		 "extends",
+					   "description", "frequency", "virtualization", "tlb",
+					   "caches",	  "prices"};
 	const json_t *version = json_object_get(root, "version");
 	const char *schema;
 	struct number hz;
@@ -247,6 +220,76 @@ static int read_tlb(struct reader *r, const json_t *root)
 	return rc;
 }
 
+/* What one member of "caches" holds: the array, where the level is one, and its latency. */
+static int read_cache_array(struct reader *r, const json_t *level, struct cache_array *out)
+{
+	static const char *const keys[] = {"size_kb", "ways", "class", "source"};
+	const json_t *object = json_object_get(level, "array");
+	unsigned size_kb, ways;
+	const char *source;
+	enum mark basis;
+	char text[48];
+	size_t mark = reader_enter(r, "array");
+	int rc = reader_check_keys(r, object, keys, ARRAY_COUNT(keys));
+
+	if (!rc)
+		rc = read_unsigned(r, object, "size_kb", 1, 4u << 20, &size_kb);
+	if (!rc)
+		rc = read_unsigned(r, object, "ways", 1, 1024, &ways);
+	if (!rc)
+		rc = reader_basis(r, object, &basis, &source);
+	if (rc)
+		return rc;
+	if (((size_kb * 1024) >> CACHE_LINE_SHIFT) % ways)
+		return reader_refuse(r, "%u KB in %u ways are no whole number of 64-byte lines",
+				     size_kb, ways);
+	out->size_bytes = 1024ull * size_kb;
+	out->ways = ways;
+	snprintf(text, sizeof(text), "%u KB, %u-way", size_kb, ways);
+	rc = reader_note(r, text, "", basis, source);
+	if (!rc)
+		reader_leave(r, mark);
+	return rc;
+}
+
+static int read_cache_level(struct reader *r, const json_t *caches, enum cache_level i)
+{
+	static const char *const keys[] = {"latency", "array"};
+	const char *name = cache_level_name(i);
+	const json_t *level = json_object_get(caches, name);
+	size_t mark = reader_enter(r, name);
+	int rc = reader_check_keys(r, level, keys, i == CACHE_DRAM ? 1 : 2);
+
+	if (!rc && i < CACHE_DRAM)
+		rc = read_cache_array(r, level, &r->profile->caches.level[i]);
+	if (!rc)
+		rc = reader_number(r, level, "latency", &rule_cycles, &r->profile->latency[i]);
+	if (!rc)
+		reader_leave(r, mark);
+	return rc;
+}
+
+/* A level may be missing, but from the outside in: then its references are answered, and priced, by
+ * the next one out. */
+static int check_ladder(struct reader *r, const json_t *caches)
+{
+	struct profile *p = r->profile;
+
+	if (json_object_get(caches, "l3") && !json_object_get(caches, "l2"))
+		return reader_refuse(r, "\"l3\" is there without \"l2\"");
+	for (int i = CACHE_DRAM - 1; i >= 0; i--) {
+		if (!p->caches.level[i].size_bytes)
+			p->latency[i] = p->latency[i + 1];
+		if (p->latency[i].millis > p->latency[i + 1].millis)
+			return reader_refuse(r,
+					     "the latency of \"%s\" is above that of \"%s\"; each "
+					     "level is at least as slow as the one before",
+					     cache_level_name((enum cache_level)i),
+					     cache_level_name((enum cache_level)(i + 1)));
+	}
+	return 0;
+}
+
 static int read_caches(struct reader *r, const json_t *root)
 {
 	const json_t *caches = json_object_get(root, "caches");
@@ -258,90 +301,30 @@ static int read_caches(struct reader *r, const json_t *root)
 
 	int rc = reader_check_keys(r, caches, keys, ARRAY_COUNT(keys));
 
-	for (int i = 0; !rc && i < CACHE_LEVEL_COUNT; i++)
-		rc = reader_number(r, caches, keys[i], &rule_cycles, &r->profile->latency[i]);
+	for (int i = 0; !rc && i < CACHE_LEVEL_COUNT; i++) {
+		bool is_optional = i == CACHE_L2 || i == CACHE_L3;
+
+		if (!is_optional || json_object_get(caches, keys[i]))
+			rc = read_cache_level(r, caches, (enum cache_level)i);
+	}
+	if (!rc)
+		rc = check_ladder(r, caches);
 	if (!rc)
 		reader_leave(r, mark);
 	return rc;
 }
 
-/* An exit has two parts, the processor's transition and the VMM's handler; what a strategy does is
- * software alone. */
-static int read_price(struct reader *r, const json_t *prices, const char *key,
-		      enum event_group group, struct price *out)
+static int read_virtualization(struct reader *r, const json_t *root)
 {
-	static const char *const parts[] = {"transition", "handling"};
-	enum price_part part = group == GROUP_PAGING ? PRICE_SOFTWARE : PRICE_HARDWARE;
-	const json_t *object = json_object_get(prices, key);
+	static const char *const keys[] = {"nested_paging", "pf_filter"};
+	const json_t *object = json_object_get(root, "virtualization");
+	size_t mark = reader_enter(r, "virtualization");
+	int rc = reader_check_keys(r, object, keys, ARRAY_COUNT(keys));
 
-	out->is_priced = true;
-	if (group != GROUP_EXIT) {
-		out->has_part[part] = true;
-		return reader_number(r, prices, key, &rule_cycles, &out->part[part]);
-	}
-
-	size_t mark = reader_enter(r, key);
-	int rc = reader_check_keys(r, object, parts, ARRAY_COUNT(parts));
-
-	for (int i = 0; !rc && i < PRICE_PART_COUNT; i++) {
-		out->has_part[i] = true;
-		rc = reader_number(r, object, parts[i], &rule_cycles, &out->part[i]);
-	}
 	if (!rc)
-		reader_leave(r, mark);
-	return rc;
-}
-
-/* The key of the price of exits that have none of their own: what any exit costs at least. */
-static const char *const default_exit_key = "exit.*";
-
-static int check_price_keys(struct reader *r, const json_t *prices)
-{
-	const char *keys[EVENT_COUNT + 1];
-	const char *key;
-	json_t *value;
-	size_t count = 0;
-
-	if (!json_is_object(prices))
-		return reader_refuse(r, "must be an object: a price for every event that has one");
-	for (int e = 0; e < EVENT_COUNT; e++)
-		keys[count++] = event_name((enum event)e);
-	keys[count++] = default_exit_key;
-	json_object_foreach((json_t *)prices, key, value)
-	{
-		if (event_from_name(key) >= 0 || !strcmp(key, default_exit_key))
-			continue;
-		const char *near = nearest_word(key, keys, count);
-		return near ? reader_refuse(r, "no event is called \"%.60s\"; did you mean \"%s\"?",
-					    key, near)
-			    : reader_refuse(r, "no event is called \"%.60s\"", key);
-	}
-	return 0;
-}
-
-static int read_prices(struct reader *r, const json_t *root)
-{
-	const json_t *prices = json_object_get(root, "prices");
-	struct price default_exit = {0};
-	size_t mark = reader_enter(r, "prices");
-	int rc = check_price_keys(r, prices);
-	bool has_default = json_object_get(prices, default_exit_key) != NULL;
-
-	if (!rc && has_default)
-		rc = read_price(r, prices, default_exit_key, GROUP_EXIT, &default_exit);
-	for (int e = 0; !rc && e < EVENT_COUNT; e++) {
-		const char *name = event_name((enum event)e);
-		enum event_group group = event_group((enum event)e);
-		struct price *price = &r->profile->price[e];
-
-		if (json_object_get(prices, name))
-			rc = read_price(r, prices, name, group, price);
-		else if (group == GROUP_EXIT && has_default)
-			*price = default_exit;
-		else if (event_must_be_priced((enum event)e))
-			rc = reader_refuse(r, "the price of \"%s\" is missing (%s)", name,
-					   event_text((enum event)e));
-	}
+		rc = reader_bool(r, object, keys[0], &r->profile->has_nested_paging);
+	if (!rc)
+		rc = reader_bool(r, object, keys[1], &r->profile->has_pf_filter);
 	if (!rc)
 		reader_leave(r, mark);
 	return rc;
@@ -353,11 +336,13 @@ static int read_document(struct reader *r, const json_t *root)
 				      : reader_refuse(r, "must be an object");
 
 	if (!rc)
+		rc = read_virtualization(r, root);
+	if (!rc)
 		rc = read_tlb(r, root);
 	if (!rc)
 		rc = read_caches(r, root);
 	if (!rc)
-		rc = read_prices(r, root);
+		rc = reader_prices(r, root);
 	return rc;
 }
 
@@ -380,6 +365,8 @@ int profile_parse(const char *origin, const char *bytes, size_t size_bytes, stru
 		rc = error_set(e, -EINVAL, "%.100s: line %d, column %d: %s", origin,
 			       json_error.line, json_error.column, json_error.text);
 	else
+		rc = reader_resolve(&r, p->document);
+	if (!rc)
 		rc = read_document(&r, p->document);
 	if (rc) {
 		profile_destroy(p);

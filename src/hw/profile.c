@@ -54,7 +54,7 @@ static size_t builtin_count(void)
 {
 	size_t n = 0;
 
-	while (builtin_profiles[n].name)
+	while (builtin_profiles[n].name && !builtin_profiles[n].is_base)
 		n++;
 	return n;
 }

@@ -270,11 +270,21 @@ static int check_value(struct reader *r, const json_t *fact, const struct number
 	return 0;
 }
 
+int reader_note_number(struct reader *r, const struct number *n, const char *unit)
+{
+	unsigned thousandths = (unsigned)(n->millis % 1000);
+	char value[40];
+	int length = snprintf(value, sizeof(value), "%" PRIu64, n->millis / 1000);
+
+	if (thousandths)
+		snprintf(value + length, sizeof(value) - (size_t)length, ".%03u", thousandths);
+	return reader_note(r, value, unit, n->mark, n->source);
+}
+
 int reader_number(struct reader *r, const json_t *object, const char *key,
 		  const struct number_rule *rule, struct number *out)
 {
 	const json_t *fact = json_object_get(object, key);
-	char value[40];
 
 	if (!fact)
 		return reader_refuse(r, "\"%.60s\" is missing", key);
@@ -284,14 +294,8 @@ int reader_number(struct reader *r, const json_t *object, const char *key,
 
 	if (!rc)
 		rc = reader_basis(r, fact, &out->mark, &out->source);
-	if (!rc) {
-		unsigned thousandths = (unsigned)(out->millis % 1000);
-		int n = snprintf(value, sizeof(value), "%" PRIu64, out->millis / 1000);
-
-		if (thousandths)
-			snprintf(value + n, sizeof(value) - (size_t)n, ".%03u", thousandths);
-		rc = reader_note(r, value, rule->unit, out->mark, out->source);
-	}
+	if (!rc)
+		rc = reader_note_number(r, out, rule->unit);
 	if (!rc)
 		reader_leave(r, mark);
 	return rc;

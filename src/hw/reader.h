@@ -43,6 +43,8 @@ struct number_rule {
 /* Reads {"value", "unit", "class", "source"}, the value as `object`.`key`, and notes the fact. */
 int reader_number(struct reader *r, const json_t *object, const char *key,
 		  const struct number_rule *rule, struct number *out);
+/* Notes a number as a fact at the present place. */
+int reader_note_number(struct reader *r, const struct number *n, const char *unit);
 int reader_bool(struct reader *r, const json_t *object, const char *key, bool *out);
 /* The members "class" and "source" of a fact. */
 int reader_basis(struct reader *r, const json_t *fact, enum mark *mark, const char **source);
@@ -53,6 +55,12 @@ int reader_string(struct reader *r, const json_t *object, const char *key, size_
 /* Appends a fact at the present place; `value` is copied. */
 int reader_note(struct reader *r, const char *value, const char *unit, enum mark mark,
 		const char *source);
+
+/* "extends": adds to the document what the profiles that it extends have and it has
+ * not. base.c. */
+int reader_resolve(struct reader *r, json_t *root);
+/* "prices": every price, stated or derived. prices.c. */
+int reader_prices(struct reader *r, const json_t *root);
 
 /* The word of `words` that is the fewest edits from `word`; NULL if none is near. Words may be
  * NULL. */

@@ -1,10 +1,11 @@
 /*
  * Counts times prices, and who pays.
  *
- * The sides. Native: instructions, the second-level look-up, references to the guest's tables
- * (under nested paging these are the walk that bare metal would do), references to shadow tables
- * (one for one in the place of the guest's), A/D updates, and the guest's own events. Overhead:
- * references to the host's tables, exits, the strategy's work. docs/report.md says what this leaves
+ * The sides. Native: instructions, data accesses beyond the first-level cache, the second-level
+ * look-up, references to the guest's tables (under nested paging these are the walk that bare metal
+ * would do), references to shadow tables (one for one in the place of the guest's), walk caches,
+ * A/D updates, and the guest's own events. Overhead: references to the host's tables, the nested
+ * TLB, exits, the strategy's work. docs/report.md says what this leaves
  * out.
  */
 #include "report/bill.h"
@@ -15,12 +16,12 @@
 
 static bool is_host_reference(enum event e)
 {
-	return e >= EVENT_WALK_H1 && e <= EVENT_WALK_H5;
+	return (e >= EVENT_REF_HOST_L1 && e <= EVENT_REF_HOST_DRAM) || e == EVENT_NESTED_TLB_HIT;
 }
 
 static bool is_shadow_reference(enum event e)
 {
-	return e >= EVENT_WALK_S1 && e <= EVENT_WALK_S5;
+	return e >= EVENT_REF_SHADOW_L1 && e <= EVENT_REF_SHADOW_DRAM;
 }
 
 static enum bill_side side_of(const struct report_input *in, enum event e)

@@ -1,6 +1,6 @@
 /* A profile shown: its facts, line by line, or the document it was read from. */
 #include <errno.h>
-#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "report/report.h"
@@ -45,9 +45,12 @@ static int pad_after(const struct fact *f)
 int report_profile_show(FILE *out, const struct profile *p, bool is_json, struct error *e)
 {
 	if (is_json) {
-		if (json_dumpf(p->document, out, JSON_INDENT(2) | JSON_REAL_PRECISION(15)))
-			return error_set(e, -EIO, "cannot write the profile");
-		fputc('\n', out);
+		char *text = profile_text(p);
+
+		if (!text)
+			return error_set(e, -ENOMEM, "no memory to write the profile");
+		fputs(text, out);
+		free(text);
 		return check_stream(out, e);
 	}
 	fprintf(out, "%s: %s\nfrom: %s\n", p->name, p->description, p->origin);

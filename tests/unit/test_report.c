@@ -140,14 +140,16 @@ static enum bill_side side(const char *name, bool is_virtualized)
 
 static void test_sides(void **state)
 {
-	static const char *const native[] = {"instruction",	 "tlb.l2_hit",	   "tlb.miss",
-					     "walk.guest.l1",	 "walk.guest.l5",  "walk.ad_update",
-					     "guest.page_fault", "guest.cr3_write"};
-	static const char *const added[] = {"walk.host.l1",   "walk.host.l5", "exit.cr_read",
-					    "exit.pf_hidden", "shadow.fill",  "exit.triple_fault",
-					    "nested.fill"};
-	static const char *const none[] = {"access.read", "tlb.l1d_miss", "tlb.flush",
-					   "unhandled.msr"};
+	static const char *const native[] = {"instruction",    "tlb.l2_hit",	 "tlb.miss",
+					     "ref.guest.l1",   "ref.guest.dram", "walk.ad_update",
+					     "ref.data.l2",    "walk_cache.hit", "guest.page_fault",
+					     "guest.cr3_write"};
+	static const char *const added[] = {"ref.host.l1",	 "ref.host.dram",  "nested_tlb.hit",
+					    "exit.cr_read",	 "exit.pf_hidden", "shadow.fill",
+					    "exit.triple_fault", "nested.fill"};
+	static const char *const none[] = {"access.read",    "tlb.l1d_miss",  "tlb.flush",
+					   "ref.data.l1",    "walk.guest.l1", "walk.host.l5",
+					   "walk.shadow.l2", "unhandled.msr"};
 
 	for (size_t i = 0; i < ARRAY_COUNT(native); i++) {
 		assert_int_equal(side(native[i], true), SIDE_NATIVE);
@@ -159,12 +161,12 @@ static void test_sides(void **state)
 	}
 	for (size_t i = 0; i < ARRAY_COUNT(none); i++)
 		assert_int_equal(side(none[i], true), SIDE_NONE);
-	assert_int_equal(side("walk.shadow.l1", true), SIDE_NATIVE);
-	assert_int_equal(side("walk.shadow.l1", false), SIDE_NONE);
+	assert_int_equal(side("ref.shadow.l1", true), SIDE_NATIVE);
+	assert_int_equal(side("ref.shadow.l1", false), SIDE_NONE);
 }
 
-/* One cold 4x4 nested walk on a K10: 24 references, of which 4 are native. By hand: host references
- * are 15 for each of five level-1 and 3 for each of fifteen upper ones. */
+/* One 4x4 nested walk on a K10: 24 references, of which 4 are native. By hand: the leaf ones in
+ * the second-level cache at 15, the fifteen and three upper ones in the first at 3. */
 static void test_one_cold_nested_walk(void **state)
 {
 	struct profile *p = load("k10-2350");
@@ -179,6 +181,10 @@ static void test_one_cold_nested_walk(void **state)
 		l.count[EVENT_WALK_G1 + level][RING_USER] = 1;
 		l.count[EVENT_WALK_H1 + level][RING_USER] = 5;
 	}
+	l.count[EVENT_REF_GUEST_L1][RING_USER] = 3;
+	l.count[EVENT_REF_GUEST_L2][RING_USER] = 1;
+	l.count[EVENT_REF_HOST_L1][RING_USER] = 15;
+	l.count[EVENT_REF_HOST_L2][RING_USER] = 5;
 	bill_make(&bill, &(struct report_input){.profile = p,
 						.ledgers = list,
 						.vcpu_count = 1,
@@ -230,6 +236,11 @@ static struct report_input sample_input(const struct profile *p)
 		      {EVENT_WALK_G4, 400, 2100},
 		      {EVENT_WALK_H1, 2000, 10500},
 		      {EVENT_WALK_H4, 2000, 10500},
+		      {EVENT_REF_GUEST_L1, 500, 2200},
+		      {EVENT_REF_GUEST_DRAM, 300, 2000},
+		      {EVENT_REF_HOST_L1, 2500, 15000},
+		      {EVENT_REF_HOST_L2, 1500, 6000},
+		      {EVENT_WALK_CACHE_HIT, 100, 700},
 		      {EVENT_EXIT_CPUID, 7, 1},
 		      {EVENT_EXIT_PORT_WRITE, 310, 0},
 		      {EVENT_EXIT_NESTED_VIOLATION, 60, 20},
@@ -471,7 +482,7 @@ static void test_a_profile_is_shown(void **state)
 
 	assert_int_equal(report_profile_show(f, p, false, &e), 0);
 	fclose(f);
-	assert_non_null(strstr(text, ".prices[\"exit.cpuid\"].transition"));
+	assert_non_null(strstr(text, ".prices[\"exit.table_write\"].handling"));
 	assert_non_null(strstr(text, "512 entries, 4-way, 4K"));
 	free(text);
 
