@@ -66,6 +66,8 @@ static int add_parts(struct mmu *mmu, const struct mmu_config *c, struct error *
 {
 	struct mmu_private *p = mmu->private;
 	int r = tlb_create(&p->tlb, c->geometry, fast_map_drop, mmu, e);
+	if (!r && c->caches)
+		r = data_cache_create(&p->caches, c->caches, e);
 	if (!r)
 		r = p->entry->ops->create(&p->strategy, mmu, c, e);
 	if (!r && (c->verify || mmu->is_observer))
@@ -137,6 +139,7 @@ void mmu_destroy(struct mmu *mmu)
 	if (mmu->private->strategy)
 		mmu->strategy->destroy(mmu->private->strategy);
 	tlb_destroy(mmu->private->tlb);
+	data_cache_destroy(mmu->private->caches);
 	verify_destroy(mmu->private->verify);
 	free(mmu->private);
 	free(mmu);
@@ -224,6 +227,7 @@ static bool miss(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu
 		fault->address = address;
 		return false;
 	}
+	mmu_missed_line(mmu, t->gpa);
 	if (t->is_uncached)
 		return true;
 	enum tlb_side_id side = kind == ACCESS_FETCH ? TLB_INSTRUCTION : TLB_DATA;
@@ -315,20 +319,6 @@ unsigned mmu_walk_steps(const struct mmu *mmu, gva_t address, struct mmu_walk_st
 	if (r.outcome == WALK_OK)
 		steps[n++] = (struct mmu_walk_step){0, r.gpa, r.gpa.v};
 	return n;
-}
-
-void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level, uint64_t address)
-{
-	static const enum event first[] = {EVENT_WALK_G1, EVENT_WALK_H1, EVENT_WALK_S1};
-	ledger_charge(mmu->ledger, (enum event)(first[kind] + level - 1));
-}
-
-void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r)
-{
-	for (unsigned i = 0; i < r->step_count; i++)
-		if (!mmu->private->context.mode->level[r->step[i].level].is_register)
-			mmu_charge_reference(mmu, TABLE_GUEST, r->step[i].level,
-					     r->step[i].address.v);
 }
 
 /* What the guest tells us: each thing goes to the primary and to every observer. */

@@ -3,6 +3,7 @@
 
 #include "cpu/vcpu.h"
 #include "ledger/ledger.h"
+#include "paging/data_cache.h"
 #include "paging/mmu.h"
 #include "paging/strategy.h"
 #include "paging/tlb.h"
@@ -18,6 +19,8 @@ struct mmu_private {
 	uint16_t permit[WALK_RIGHTS + 1]; /* what the hardware grants: like the context's, but for
 					     the strategy's own CR0.WP */
 	struct tlb *tlb;
+	struct data_cache *caches; /* for page-table references; NULL: not modelled */
+	bool is_fed_data;	   /* mmu_data_line() hears of the guest's data */
 	struct strategy *strategy;
 	const struct strategy_entry *entry;
 	bool is_tagged, is_pcid_tagged;
@@ -50,12 +53,24 @@ static inline struct walk_source mmu_walk_source(const struct mmu *mmu)
 /* The dimension of a page-table reference: whose tables. */
 enum table_kind { TABLE_GUEST, TABLE_HOST, TABLE_SHADOW };
 
+/* references.c */
+
+#define MMU_UNCACHED UINT64_MAX /* the address of a reference that no cache can answer */
+
 /* One reference of the walking hardware to an entry of `kind` at `level` (1..5), `address`
  * host-physical: charged by level, and by the data cache that answers. */
 void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level, uint64_t address);
 
 /* All references of a guest walk. */
 void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r);
+
+/* A line of data that the guest's own caches did not have passes through this scheme's: it pushes
+ * out page tables, and costs nothing here. */
+void mmu_data_line(struct mmu *mmu, uint64_t hpa);
+
+/* Without modelled data (is_fed_data) that is all that is known of it: the line of an access that
+ * missed the TLB. */
+void mmu_missed_line(struct mmu *mmu, gpa_t address);
 
 /* fast_map.c: the engine's filter in front of the TLBs. */
 

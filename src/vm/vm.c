@@ -205,6 +205,7 @@ static int make_vcpus(struct vm *vm, struct error *e)
 		v->ledger = &vm->ledgers[i];
 		struct mmu_config config = {
 			.geometry = &vm->profile->tlb,
+			.caches = &vm->profile->caches,
 			.verify = vm->config.verify,
 			.host_levels = vm->config.host_levels,
 			.host_page_shift = vm->config.host_page_shift,

@@ -4,6 +4,9 @@
  */
 #include "paging_world.h"
 
+#include "paging/mmu_private.h"
+#include "x86/cache_geometry.h"
+
 static struct mmu *open_mmu(struct world *w, const char *strategy, const struct tlb_geometry *g)
 {
 	struct mmu_config config = {.strategy = strategy, .geometry = g, .verify = true};
@@ -333,6 +336,72 @@ static void a_clean_page_walks_again_for_its_first_write(void **state)
 	world_close(&w);
 }
 
+/* Every reference is answered by one cache, under every strategy; and data push tables out. */
+static void each_reference_has_one_answer(void **state)
+{
+	static const struct {
+		enum event walk, ref;
+	} kinds[] = {{EVENT_WALK_G1, EVENT_REF_GUEST_L1},
+		     {EVENT_WALK_H1, EVENT_REF_HOST_L1},
+		     {EVENT_WALK_S1, EVENT_REF_SHADOW_L1}};
+	struct cache_geometry caches = {{{1 << 10, 4}, {2 << 10, 4}, {8 << 10, 8}}};
+	struct tlb_geometry g = geometry_tiny();
+	const char *name;
+	for (size_t s = 0; (name = mmu_strategy_name(s, NULL)); s++) {
+		struct mmu_config config = {.strategy = name, .geometry = &g, .caches = &caches};
+		struct world w;
+		uint64_t total = 0;
+		world_open(&w);
+		flat_tables(&w, WORLD_4LEVEL, 600);
+		struct mmu *mmu;
+		assert_int_equal(mmu_create(&mmu, &config, &w.vcpu, w.memory, NULL), 0);
+		for (unsigned i = 0; i < 20000; i++) {
+			uint64_t at = world_below(&w, world_chance(&w, 50) ? 600 : 20) * 4096ull;
+			must_read(mmu, at, 0x1000000 + at);
+		}
+		for (unsigned k = 0; k < ARRAY_COUNT(kinds); k++) {
+			uint64_t walks = sum(&w, kinds[k].walk, kinds[k].walk + 4);
+			assert_int_equal(walks, sum(&w, kinds[k].ref, kinds[k].ref + 3));
+			total += walks;
+			for (unsigned level = 0; walks && level < 3; level++)
+				assert_true(charged(&w, kinds[k].ref + level));
+		}
+		assert_true(total > 20000);
+		mmu_destroy(mmu);
+		world_close(&w);
+	}
+}
+
+static void data_push_page_tables_out(void **state)
+{
+	struct cache_geometry caches = {{{4 << 10, 64}, {0, 0}, {16 << 10, 16}}};
+	struct tlb_geometry g = geometry_intel();
+	struct mmu_config config = {.strategy = "native", .geometry = &g, .caches = &caches};
+	struct world w;
+	struct mmu *mmu;
+	world_open(&w);
+	flat_tables(&w, WORLD_4LEVEL, 4);
+	assert_int_equal(mmu_create(&mmu, &config, &w.vcpu, w.memory, NULL), 0);
+	must_read(mmu, 0x1000, 0x1001000);
+	assert_int_equal(charged(&w, EVENT_REF_GUEST_DRAM), 4);
+	for (unsigned i = 0; i < 2; i++) {
+		mmu_invlpg(mmu, gva(0x1000));
+		must_read(mmu, 0x1000, 0x1001000);
+	}
+#ifndef GNOMON_HARD /* whose caches have two lines */
+	assert_int_equal(charged(&w, EVENT_REF_GUEST_L1), 8);
+	assert_int_equal(charged(&w, EVENT_REF_GUEST_DRAM), 4);
+#endif
+	for (uint64_t line = 0; line < (16 << 10) / 64; line++)
+		mmu_data_line(mmu, 0x2000000 + line * 64);
+	uint64_t before = charged(&w, EVENT_REF_GUEST_DRAM);
+	mmu_invlpg(mmu, gva(0x1000));
+	must_read(mmu, 0x1000, 0x1001000);
+	assert_int_equal(charged(&w, EVENT_REF_GUEST_DRAM), before + 4);
+	mmu_destroy(mmu);
+	world_close(&w);
+}
+
 /* SDM 3A 4.10.4.1: a page fault takes the TLB entry of its address with it. */
 static void a_fault_drops_the_entry_it_met(void **state)
 {
@@ -526,6 +595,8 @@ int main(void)
 		cmocka_unit_test(shadow_charges_its_exits),
 		cmocka_unit_test(nested_violates_once_a_page),
 		cmocka_unit_test(a_clean_page_walks_again_for_its_first_write),
+		cmocka_unit_test(each_reference_has_one_answer),
+		cmocka_unit_test(data_push_page_tables_out),
 		cmocka_unit_test(a_fault_drops_the_entry_it_met),
 		cmocka_unit_test(watched_pages_are_not_written_fast),
 		cmocka_unit_test(without_paging_addresses_are_physical),
