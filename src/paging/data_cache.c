@@ -35,7 +35,7 @@ struct level {
 
 struct data_cache {
 	struct level level[CACHE_ARRAY_COUNT];
-	unsigned level_count;			/* present ones, packed */
+	unsigned level_count;		       /* present ones, packed */
 	uint8_t number[CACHE_ARRAY_COUNT + 1]; /* by packed index: which level it is */
 };
 
@@ -141,8 +141,8 @@ static inline void put_first(const struct level *l, uint32_t *set, unsigned at, 
 		__m128i old = load_tags(set + i);
 		__m128i moved = _mm_or_si128(_mm_slli_si128(old, 4), _mm_srli_si128(before, 12));
 		__m128i stays = _mm_cmpgt_epi32(place, last);
-		__m128i new = _mm_or_si128(_mm_and_si128(stays, old),
-					   _mm_andnot_si128(stays, moved));
+		__m128i new =
+			_mm_or_si128(_mm_and_si128(stays, old), _mm_andnot_si128(stays, moved));
 		_mm_store_si128((__m128i *)(void *)(set + i), new);
 		before = old;
 		place = _mm_add_epi32(place, _mm_set1_epi32(TAGS_AT_ONCE));

@@ -50,13 +50,13 @@ static unsigned naive_answer(struct naive levels[CACHE_ARRAY_COUNT], uint64_t hp
 
 static const struct cache_geometry shapes[] = {
 	{{{32 << 10, 8}, {256 << 10, 8}, {2 << 20, 16}}},
-	{{{64 << 10, 2}, {512 << 10, 16}, {0, 0}}},		     /* K8: no L3 */
-	{{{48 << 10, 12}, {80 << 10, 20}, {3 * 48 * 64 * 64, 48}}},  /* sets by threes */
-	{{{16 << 10, 8}, {64 * 7 * 24, 24}, {0, 0}}},		     /* 7 sets */
-	{{{64 * 3, 3}, {64 * 5, 5}, {64 * 64, 64}}},		     /* fully associative */
-	{{{64, 1}, {128, 1}, {64 * 5 * 11, 11}}},		     /* direct mapped */
-	{{{0, 0}, {0, 0}, {64 * 6 * 4, 6}}},			     /* L3 alone */
-	{{{0, 0}, {0, 0}, {0, 0}}},				     /* memory alone */
+	{{{64 << 10, 2}, {512 << 10, 16}, {0, 0}}},		    /* K8: no L3 */
+	{{{48 << 10, 12}, {80 << 10, 20}, {3 * 48 * 64 * 64, 48}}}, /* sets by threes */
+	{{{16 << 10, 8}, {64 * 7 * 24, 24}, {0, 0}}},		    /* 7 sets */
+	{{{64 * 3, 3}, {64 * 5, 5}, {64 * 64, 64}}},		    /* fully associative */
+	{{{64, 1}, {128, 1}, {64 * 5 * 11, 11}}},		    /* direct mapped */
+	{{{0, 0}, {0, 0}, {64 * 6 * 4, 6}}},			    /* L3 alone */
+	{{{0, 0}, {0, 0}, {0, 0}}},				    /* memory alone */
 };
 
 /* Addresses with locality at every scale, so that every level answers. */
@@ -90,8 +90,10 @@ static void every_access_is_answered_as_by_hand(void **state)
 			answered[expected]++;
 			assert_int_equal(data_cache_access(c, hpa), expected);
 		}
+#ifndef GNOMON_HARD /* where all levels have two lines */
 		for (unsigned i = 0; i < CACHE_ARRAY_COUNT; i++)
 			assert_int_equal(answered[i] != 0, levels[i].sets != 0);
+#endif
 		assert_true(answered[CACHE_ARRAY_COUNT]);
 		data_cache_destroy(c);
 	}
@@ -113,8 +115,8 @@ static void a_flush_empties_every_level(void **state)
 static void impossible_shapes_are_refused(void **state)
 {
 	static const struct cache_array bad[] = {
-		{32 << 10, 0}, {32 << 10, 5}, {(32 << 10) + 32, 1}, {65 * 64, 65}, {32, 1},
-		{1ull << 40, 1},
+		{32 << 10, 0}, {32 << 10, 5}, {(32 << 10) + 32, 1},
+		{65 * 64, 65}, {32, 1},	      {1ull << 40, 1},
 	};
 	for (unsigned i = 0; i < ARRAY_COUNT(bad); i++)
 		for (unsigned level = 0; level < CACHE_ARRAY_COUNT; level++) {
