@@ -8,6 +8,7 @@
  */
 #include "memory/memory.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +70,8 @@ int memory_create(struct memory **out, uint64_t ram_bytes, struct error *e)
 	m->page_count = ram_bytes >> PAGE_SHIFT;
 	m->ram = map_zeroed(ram_bytes);
 	m->page_flags = map_zeroed(m->page_count);
-	if (!m->ram || !m->page_flags) {
+	m->table_holds = map_zeroed(m->page_count * sizeof(*m->table_holds));
+	if (!m->ram || !m->page_flags || !m->table_holds) {
 		memory_destroy(m);
 		return error_set(e, -ENOMEM, "the host cannot map %llu MiB for guest memory",
 				 (unsigned long long)(ram_bytes / MIB));
@@ -90,6 +92,8 @@ void memory_destroy(struct memory *m)
 		munmap(m->ram, m->ram_bytes);
 	if (m->page_flags)
 		munmap(m->page_flags, m->page_count);
+	if (m->table_holds)
+		munmap(m->table_holds, m->page_count * sizeof(*m->table_holds));
 	free(m->dirty_bitmap);
 	free(m);
 }
@@ -128,6 +132,26 @@ void memory_clear_page_flag(struct memory *m, gpa_t a, enum page_flag flag)
 	uint64_t index = memory_page_index(m, a);
 	if (index != MEMORY_NO_PAGE)
 		m->page_flags[index] &= (uint8_t)~flag;
+}
+
+void memory_hold_table(struct memory *m, gpa_t a)
+{
+	uint64_t index = memory_page_index(m, a);
+	if (index == MEMORY_NO_PAGE)
+		return;
+	assert(m->table_holds[index] < UINT16_MAX);
+	if (!m->table_holds[index]++)
+		memory_set_page_flag(m, a, PAGE_TABLE);
+}
+
+void memory_release_table(struct memory *m, gpa_t a)
+{
+	uint64_t index = memory_page_index(m, a);
+	if (index == MEMORY_NO_PAGE)
+		return;
+	assert(m->table_holds[index]);
+	if (!--m->table_holds[index])
+		memory_clear_page_flag(m, a, PAGE_TABLE);
 }
 
 /* Do slots hold all of [a, a + size_bytes)? */
@@ -223,6 +247,15 @@ int memory_add_watcher(struct memory *m, struct memory_watcher watcher)
 		return -ENOSPC;
 	m->watchers[m->watcher_count++] = watcher;
 	return 0;
+}
+
+void memory_remove_watcher(struct memory *m, const void *opaque)
+{
+	unsigned kept = 0;
+	for (unsigned i = 0; i < m->watcher_count; i++)
+		if (m->watchers[i].opaque != opaque)
+			m->watchers[kept++] = m->watchers[i];
+	m->watcher_count = kept;
 }
 
 int memory_add_flag_listener(struct memory *m, struct memory_flag_listener listener)

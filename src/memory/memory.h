@@ -51,15 +51,16 @@ struct memory_flag_listener {
 };
 
 #define MEMORY_SLOTS_MAX 8
-#define MEMORY_WATCHERS_MAX 24
+#define MEMORY_WATCHERS_MAX 256 /* many strategies may watch one guest */
 
 struct memory {
 	struct memslot slots[MEMORY_SLOTS_MAX];
 	unsigned slot_count;
 	uint64_t ram_bytes;
-	uint8_t *ram;	     /* the one mapping behind the RAM slots */
-	uint8_t *page_flags; /* one byte per page of every slot, indexed by memory_page_index */
-	uint64_t page_count; /* of page_flags */
+	uint8_t *ram;	       /* the one mapping behind the RAM slots */
+	uint8_t *page_flags;   /* one byte per page of every slot, indexed by memory_page_index */
+	uint64_t page_count;   /* of page_flags */
+	uint16_t *table_holds; /* how many hold PAGE_TABLE, indexed like page_flags */
 	struct memory_watcher watchers[MEMORY_WATCHERS_MAX];
 	unsigned watcher_count;
 	struct memory_flag_listener listeners[MEMORY_WATCHERS_MAX];
@@ -118,6 +119,10 @@ static inline uint8_t memory_page_flags(const struct memory *m, gpa_t a)
 void memory_set_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
 void memory_clear_page_flag(struct memory *m, gpa_t a, enum page_flag flag);
 
+/* PAGE_TABLE for many: the flag is set while somebody holds it, each hold is released once. */
+void memory_hold_table(struct memory *m, gpa_t a);
+void memory_release_table(struct memory *m, gpa_t a);
+
 /* Copies; every byte must lie in slots (it may cross from one to the next): -EFAULT and nothing
  * copied if not. Writes to ROM are dropped. Writes call the watchers. For loaders and devices' DMA.
  */
@@ -131,8 +136,10 @@ void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes);
  * of PAGE_TABLE alone do not hear of it. */
 void memory_notify_walk(struct memory *m, gpa_t a, unsigned size_bytes);
 
-/* -ENOSPC when there are too many. Watchers live as long as the memory. */
+/* -ENOSPC when there are too many. */
 int memory_add_watcher(struct memory *m, struct memory_watcher watcher);
+/* Removes all that have this opaque pointer. */
+void memory_remove_watcher(struct memory *m, const void *opaque);
 
 /* -ENOSPC when there are too many. */
 int memory_add_flag_listener(struct memory *m, struct memory_flag_listener listener);

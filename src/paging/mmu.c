@@ -440,7 +440,10 @@ void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, u
 		follow_ring(m);
 		take_controls(m);
 		verify_flush(p->verify);
-		m->strategy->reset(p->strategy);
+		if (m->strategy->controls_changed)
+			m->strategy->controls_changed(p->strategy);
+		else
+			m->strategy->reset(p->strategy);
 		tlb_set_pcid(p->tlb, current_pcid(m));
 		if (is_flush || p->entry->is_wp_forced)
 			mmu_flush_tlb(m);

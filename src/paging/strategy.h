@@ -36,6 +36,9 @@ struct strategy_ops {
 	void (*invalidate)(struct strategy *s, int type, unsigned pcid, gva_t address);
 	/* Drop everything derived from guest tables and from control bits. */
 	void (*reset)(struct strategy *s);
+	/* CR0, CR4 or EFER changed, the mmu's context is the new one: what was derived under other
+	 * controls must not answer. May be NULL: reset() is called. */
+	void (*controls_changed)(struct strategy *s);
 	/* Drop everything derived from the map of guest-physical memory. */
 	void (*memory_changed)(struct strategy *s);
 };

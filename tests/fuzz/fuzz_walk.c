@@ -42,6 +42,7 @@ struct machine {
 	struct cpu_model model;
 	struct ledger ledger;
 	struct mmu *mmu;
+	uint64_t held_pages; /* whose PAGE_TABLE this program holds, as another strategy would */
 };
 
 static const struct tlb_geometry geometry = {
@@ -122,6 +123,17 @@ static void translate(struct machine *m, struct input *in)
 		*(volatile uint8_t *)page.host;
 }
 
+static void hold_page(struct machine *m, unsigned page, bool hold)
+{
+	if ((m->held_pages >> page & 1) == hold)
+		return;
+	m->held_pages ^= BIT(page);
+	if (hold)
+		memory_hold_table(m->memory, gpa_from_gfn(page));
+	else
+		memory_release_table(m->memory, gpa_from_gfn(page));
+}
+
 static void operate(struct machine *m, struct input *in)
 {
 	struct vcpu_state *s = &m->vcpu.state;
@@ -137,8 +149,8 @@ static void operate(struct machine *m, struct input *in)
 		take_controls(m, in);
 		mmu_controls_changed(m->mmu, cr0, cr4, efer);
 		break;
-	case 5: memory_set_page_flag(m->memory, gpa((take(in, 1) & 63) << 12), PAGE_TABLE); break;
-	case 6: memory_clear_page_flag(m->memory, gpa((take(in, 1) & 63) << 12), PAGE_TABLE); break;
+	case 5: hold_page(m, (unsigned)take(in, 1) & 63, true); break;
+	case 6: hold_page(m, (unsigned)take(in, 1) & 63, false); break;
 	case 7:
 		mmu_peek(m->mmu, take_address(m, in), &at);
 		mmu_walk_steps(m->mmu, take_address(m, in), steps);

@@ -156,6 +156,31 @@ static void test_listeners_hear_of_new_flags_only(void **unused)
 	memory_destroy(m);
 }
 
+/* A page is watched while anybody holds it; a watcher that left hears no more. */
+static void test_held_tables(void **unused)
+{
+	struct memory *m = make(MIB);
+	struct seen seen = {0};
+	uint32_t value = 7;
+	memory_add_watcher(m, (struct memory_watcher){see_write, &seen, PAGE_TABLE});
+	memory_hold_table(m, gpa(0x3000));
+	memory_hold_table(m, gpa(0x3abc));
+	memory_release_table(m, gpa(0x3000));
+	assert_int_equal(memory_page_flags(m, gpa(0x3000)), PAGE_TABLE);
+	memory_write(m, gpa(0x3000), &value, 4);
+	assert_int_equal(seen.count, 1);
+	memory_notify_write(m, gpa(0x3000), 4);
+	memory_release_table(m, gpa(0x3000));
+	assert_int_equal(memory_page_flags(m, gpa(0x3000)), 0);
+	memory_hold_table(m, gpa(MEMORY_HOLE_START));
+	memory_release_table(m, gpa(MEMORY_HOLE_START));
+	memory_hold_table(m, gpa(0x3000));
+	memory_remove_watcher(m, &seen);
+	memory_write(m, gpa(0x3000), &value, 4);
+	assert_int_equal(seen.count, 2);
+	memory_destroy(m);
+}
+
 static void test_tables_of_watchers_fill_up(void **unused)
 {
 	struct memory *m = make(MIB);
@@ -213,6 +238,7 @@ int main(void)
 		cmocka_unit_test(test_the_rest_is_above_the_hole),
 		cmocka_unit_test(test_only_flagged_pages_are_watched),
 		cmocka_unit_test(test_listeners_hear_of_new_flags_only),
+		cmocka_unit_test(test_held_tables),
 		cmocka_unit_test(test_tables_of_watchers_fill_up),
 		cmocka_unit_test(test_rom_drops_writes),
 		cmocka_unit_test(test_dirty_log),
