@@ -75,7 +75,7 @@ static int print(struct vm *vm, const struct bill_order *order, bool wants_regio
 		.profile = vm_profile(vm),
 		.ledgers = ledgers.list,
 		.vcpu_count = vm_cpu_count(vm),
-		.strategy = vm_config(vm)->paging,
+		.strategy = vm_scheme_paging(vm, 0),
 		.is_virtualized = mmu_is_virtualized(vm_mmu(vm, 0)),
 		.guest_levels = guest_levels(vm),
 		.engine = vm_config(vm)->engine,

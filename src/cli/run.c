@@ -197,6 +197,7 @@ static int exit_code_of(const struct vm_outcome *o)
 	case VM_END_NONE:
 	case VM_END_POWER_OFF:
 	case VM_END_STOP_AT:
+	case VM_END_REGION:
 	case VM_END_QUIT: return EXIT_CODE_OK;
 	case VM_END_DEBUG_EXIT: return (int)((o->detail << 1 | 1) & 0xff);
 	case VM_END_PANIC: return EXIT_CODE_PANIC;

@@ -213,8 +213,21 @@ static const struct option_row rows[] = {
 	 OPTION_CHOICE, FIELD(vm.unhandled), .choices = unhandled_names},
 
 	{"paging", NULL, "STRATEGY",
-	 "how guest addresses are translated: native, nested, shadow [nested]",
+	 "how guest addresses are translated: NAME[:KEY=VALUE]..., as the manual "
+	 "page lists them [nested]",
 	 "Translation and the bill", OPTION_TEXT, FIELD(vm.paging)},
+	{"from", NULL, "N",
+	 "the region of interest begins at instruction N (else at the guest's mark 1); the "
+	 "report is of the region alone",
+	 NULL, OPTION_NUMBER, FIELD(vm.region_from), .max = UINT64_MAX - 1},
+	{"to", NULL, "N", "it ends at instruction N (else at mark 2)", NULL, OPTION_NUMBER,
+	 FIELD(vm.region_to), .min = 1, .max = UINT64_MAX - 1},
+	{"from-text", NULL, "TEXT", "it begins when the guest prints TEXT", NULL, OPTION_TEXT,
+	 FIELD(vm.region_from_text)},
+	{"to-text", NULL, "TEXT", "it ends when the guest prints TEXT", NULL, OPTION_TEXT,
+	 FIELD(vm.region_to_text)},
+	{"stop-after-region", NULL, NULL, "end well when the region of interest ends", NULL,
+	 OPTION_SWITCH, FIELD(vm.ends_with_region)},
 	{"host-levels", NULL, "N", "nested: levels of the host's table, 1 to 5 [4]", NULL,
 	 OPTION_COUNT, FIELD(vm.host_levels), .min = 1, .max = 5},
 	{"host-pages", NULL, "SIZE", "nested: pages of the host's table, 4K, 2M or 1G [4K]", NULL,

@@ -27,14 +27,14 @@ void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		.gfn = gpa_gfn(page->gpa),
 	};
 	p->fast_used[index / 64] |= BIT(index % 64);
-	if (!entry)
-		return;
 	uint16_t access = (uint16_t)(1u << WALK_ACCESS(mode, kind));
 	uint64_t **stamp = p->stamps + (fast - &mmu->fast[0][0][0]) * p->observer_count;
-	entry->fast_accesses |= access;
+	if (entry)
+		entry->fast_accesses |= access;
 	for (struct mmu *o = p->next; o; o = o->private->next) {
-		o->private->held->fast_accesses |= access;
-		*stamp++ = o->private->held->stamp;
+		if (entry)
+			o->private->held->fast_accesses |= access;
+		*stamp++ = entry ? o->private->held->stamp : &p->unread_stamp;
 	}
 }
 

@@ -6,6 +6,8 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
+#include "vm/vm.h"
+
 /* Linux prints the first when it dies, and the second as the very last line when it will not
  * reboot. */
 #define PANIC_TEXT "Kernel panic - not syncing"
@@ -42,10 +44,12 @@ bool matcher_feed(struct matcher *m, uint8_t byte)
 	return true;
 }
 
-int console_init(struct console *c, const char *stop_at)
+int console_init(struct console *c, const struct vm_config *config)
 {
 	memset(c, 0, sizeof(*c));
-	matcher_init(&c->stop_at, stop_at);
+	matcher_init(&c->stop_at, config->stop_at);
+	matcher_init(&c->region_from, config->region_from_text);
+	matcher_init(&c->region_to, config->region_to_text);
 	matcher_init(&c->panic, PANIC_TEXT);
 	matcher_init(&c->panic_end, PANIC_END_TEXT);
 	c->hash = XXH3_createState();
@@ -71,6 +75,10 @@ unsigned console_printed(struct console *c, uint8_t byte)
 		news |= CONSOLE_PANIC;
 	if (matcher_feed(&c->panic_end, byte))
 		news |= CONSOLE_PANIC_END;
+	if (matcher_feed(&c->region_from, byte))
+		news |= CONSOLE_REGION_FROM;
+	if (matcher_feed(&c->region_to, byte))
+		news |= CONSOLE_REGION_TO;
 	return news;
 }
 

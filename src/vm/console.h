@@ -6,6 +6,8 @@
 
 #include "base/types.h"
 
+struct vm_config;
+
 #define MATCH_MAX 255
 
 /* Finds one text in a stream of bytes, without looking back (Knuth, Morris, Pratt). */
@@ -21,15 +23,21 @@ void matcher_init(struct matcher *m, const char *text);
 /* True when `byte` completes the text. */
 bool matcher_feed(struct matcher *m, uint8_t byte);
 
-enum console_news { CONSOLE_STOP_AT = 1, CONSOLE_PANIC = 2, CONSOLE_PANIC_END = 4 };
+enum console_news {
+	CONSOLE_STOP_AT = 1,
+	CONSOLE_PANIC = 2,
+	CONSOLE_PANIC_END = 4,
+	CONSOLE_REGION_FROM = 8,
+	CONSOLE_REGION_TO = 16,
+};
 
 struct console {
-	struct matcher stop_at, panic, panic_end;
+	struct matcher stop_at, panic, panic_end, region_from, region_to;
 	uint64_t byte_count;
 	void *hash; /* XXH3 state */
 };
 
-int console_init(struct console *c, const char *stop_at); /* -ENOMEM */
+int console_init(struct console *c, const struct vm_config *config); /* -ENOMEM */
 void console_fini(struct console *c);
 /* A mask of enum console_news. */
 unsigned console_printed(struct console *c, uint8_t byte);

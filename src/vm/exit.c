@@ -59,6 +59,10 @@ void vm_console_printed(struct vm *vm, unsigned port, const uint8_t *bytes, size
 		unsigned news = console_printed(&vm->console, bytes[i]);
 		if (news & CONSOLE_PANIC)
 			vm->has_panicked = true;
+		if (news & CONSOLE_REGION_FROM)
+			region_text_printed(vm, true);
+		if (news & CONSOLE_REGION_TO)
+			region_text_printed(vm, false);
 		if (news & CONSOLE_STOP_AT)
 			vm_end_with(vm, 0, VM_END_STOP_AT, 0, "--stop-at: '%s' was printed",
 				    vm->config.stop_at);

@@ -4,6 +4,7 @@
  *   vm.c     life cycle and accessors          run.c    turns, time, idling
  *   board.c  the devices and their wires       exit.c   what each exit means; ends
  *   hash.c   the state hash                    region.c marks and traced exits
+ *   scheme.c what the run carries: the primary and its observers
  */
 #pragma once
 
@@ -43,19 +44,32 @@ struct trace_ring {
 	unsigned vcpu;
 };
 
+/* See scheme.c. */
+struct scheme {
+	const struct profile *profile; /* one of vm->profiles */
+	struct mmu_config config;
+	char text[MMU_STRATEGY_TEXT_MAX];
+	unsigned simulation; /* whose ledger: 0 the primary's mmu, n its observer n - 1 */
+};
+
 struct vm {
 	struct vm_config config;
 	struct poller *poller;
 	struct memory *memory;
 	struct bus bus;
 	struct clock clock;
-	struct profile *profile;
+	struct scheme *schemes;
+	unsigned scheme_count, simulation_count;
+	struct profile **profiles; /* each once, loaded by profile_names */
+	const char **profile_names;
+	unsigned profile_count;
 	struct cpu_model model;
 	const struct engine_ops *engine_ops;
 	struct engine *engine;
 	struct vcpu *vcpus; /* config.cpu_count each */
 	struct mmu **mmus;
-	struct ledger *ledgers;
+	struct ledger
+		*ledgers; /* simulation by simulation: config.cpu_count for the primary first */
 	struct vcpu_turn *turns;
 	struct board *board;
 	struct serial *serials[VM_SERIAL_MAX];
@@ -74,6 +88,7 @@ struct vm {
 
 	struct region *regions; /* NULL until the first mark */
 	bool is_region_open;
+	bool is_region_done;	   /* one that instruction counts bound happens once */
 	struct trace_ring *traces; /* NULL unless config.trace_exits */
 };
 
@@ -100,8 +115,26 @@ void vm_console_printed(struct vm *vm, unsigned port, const uint8_t *bytes, size
 /* Puts every vcpu and device back and loads the kernel. */
 int vm_power_on(struct vm *vm, struct error *e);
 
+/* ---- scheme.c ---- */
+int schemes_create(struct vm *vm, struct error *e);
+void schemes_destroy(struct vm *vm);
+int schemes_make_mmu(struct vm *vm, unsigned vcpu, struct error *e);
+
+static inline struct ledger *vm_simulation_ledger(const struct vm *vm, unsigned simulation,
+						  unsigned vcpu)
+{
+	return &vm->ledgers[simulation * vm->config.cpu_count + vcpu];
+}
+
 /* ---- region.c ---- */
 void vm_mark(struct vm *vm, uint32_t mark);
+/* The guest printed the text that begins or ends the region. */
+void region_text_printed(struct vm *vm, bool is_from);
+/* The instruction count at which the region begins or ends next; UINT64_MAX: none. */
+uint64_t region_edge(const struct vm *vm);
+/* That count is reached. */
+void region_pass(struct vm *vm);
+bool region_ledger(const struct vm *vm, unsigned simulation, unsigned vcpu, struct ledger *out);
 int vm_trace_start(struct vm *vm); /* -ENOMEM */
 void vm_trace_stop(struct vm *vm);
 

@@ -1,6 +1,6 @@
 /*
- * Cutting the count: marks that a guest program sets around its region of interest, and the ring of
- * the last exits.
+ * Cutting the count: the region of interest, between marks that a guest program sets, instruction
+ * counts or lines that the guest prints, and the ring of the last exits.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,13 +17,16 @@ static void add_difference(struct ledger *to, const struct ledger *now, const st
 
 static void region_begin(struct vm *vm)
 {
+	unsigned count = vm->config.cpu_count * vm->simulation_count;
+	if (vm->is_region_open)
+		return;
 	if (!vm->regions)
-		vm->regions = calloc(vm->config.cpu_count, sizeof(*vm->regions));
+		vm->regions = calloc(count, sizeof(*vm->regions));
 	if (!vm->regions) {
 		log_warn("no memory to count a region of interest");
 		return;
 	}
-	for (unsigned i = 0; i < vm->config.cpu_count; i++)
+	for (unsigned i = 0; i < count; i++)
 		vm->regions[i].begin = vm->ledgers[i];
 	vm->is_region_open = true;
 }
@@ -32,28 +35,71 @@ static void region_end(struct vm *vm)
 {
 	if (!vm->is_region_open)
 		return;
-	for (unsigned i = 0; i < vm->config.cpu_count; i++)
+	for (unsigned i = 0; i < vm->config.cpu_count * vm->simulation_count; i++)
 		add_difference(&vm->regions[i].inside, &vm->ledgers[i], &vm->regions[i].begin);
 	vm->is_region_open = false;
+	if (vm->config.ends_with_region)
+		vm_end_with(vm, 0, VM_END_REGION, 0, "the region of interest is over");
+}
+
+/* Where marks do not decide: the configuration names both ends or the begin in another way. */
+static bool is_region_configured(const struct vm_config *c)
+{
+	return c->region_from || c->region_to || c->region_from_text || c->region_to_text;
 }
 
 void vm_mark(struct vm *vm, uint32_t mark)
 {
 	log_debug("mark %u at instruction %llu", mark, (unsigned long long)vm_instructions(vm));
-	if (mark == VM_MARK_BEGIN && !vm->is_region_open)
+	if (is_region_configured(&vm->config))
+		return;
+	if (mark == VM_MARK_BEGIN)
 		region_begin(vm);
 	else if (mark == VM_MARK_END)
 		region_end(vm);
 }
 
-bool vm_region_ledger(const struct vm *vm, unsigned vcpu, struct ledger *out)
+void region_text_printed(struct vm *vm, bool is_from)
 {
+	if (is_from)
+		region_begin(vm);
+	else
+		region_end(vm);
+}
+
+uint64_t region_edge(const struct vm *vm)
+{
+	const struct vm_config *c = &vm->config;
+	if (!vm->is_region_open && !vm->is_region_done && !c->region_from_text &&
+	    (c->region_from || c->region_to))
+		return c->region_from;
+	return vm->is_region_open && c->region_to ? c->region_to : UINT64_MAX;
+}
+
+void region_pass(struct vm *vm)
+{
+	if (!vm->is_region_open) {
+		region_begin(vm);
+	} else {
+		region_end(vm);
+		vm->is_region_done = true;
+	}
+}
+
+bool region_ledger(const struct vm *vm, unsigned simulation, unsigned vcpu, struct ledger *out)
+{
+	unsigned i = simulation * vm->config.cpu_count + vcpu;
 	if (!vm->regions)
 		return false;
-	*out = vm->regions[vcpu].inside;
+	*out = vm->regions[i].inside;
 	if (vm->is_region_open)
-		add_difference(out, &vm->ledgers[vcpu], &vm->regions[vcpu].begin);
+		add_difference(out, &vm->ledgers[i], &vm->regions[i].begin);
 	return true;
+}
+
+bool vm_region_ledger(const struct vm *vm, unsigned vcpu, struct ledger *out)
+{
+	return region_ledger(vm, 0, vcpu, out);
 }
 
 static void record(void *opaque, enum event e)

@@ -79,11 +79,17 @@ static bool run_vcpu(struct vm *vm, unsigned i, uint64_t end)
 	for (;;) {
 		uint64_t now = clock_now(&vm->clock);
 		uint64_t done = vm_instructions(vm);
+		if (done >= region_edge(vm))
+			region_pass(vm);
+		uint64_t edge = region_edge(vm);
+		uint64_t limit = edge < vm->instruction_limit ? edge : vm->instruction_limit;
 		if (now >= end || done >= vm->instruction_limit)
 			return true;
+		if (vm->outcome.end != VM_END_NONE)
+			return false;
 		uint64_t until = end;
-		if (vm->instruction_limit - done < until - now)
-			until = now + (vm->instruction_limit - done);
+		if (limit - done < until - now)
+			until = now + (limit - done);
 		struct vm_exit exit = {.reason = EXIT_BUDGET};
 		vm->engine_ops->run(vm->engine, i, until, &exit);
 		turn->time = clock_now(&vm->clock);

@@ -50,15 +50,6 @@ void vm_config_defaults(struct vm_config *c)
 	};
 }
 
-static bool is_strategy(const char *name)
-{
-	const char *known;
-	for (size_t i = 0; (known = mmu_strategy_name(i, NULL)); i++)
-		if (!strcmp(known, name))
-			return true;
-	return false;
-}
-
 static int check_memory(const struct vm_config *c, struct error *e)
 {
 	if (c->memory_bytes < VM_MEMORY_MIN_BYTES)
@@ -78,20 +69,10 @@ static int check_memory(const struct vm_config *c, struct error *e)
 
 static int check_paging(const struct vm_config *c, struct error *e)
 {
-	if (!is_strategy(c->paging)) {
-		/* The catalogue writes the list of legal ones. */
-		char names[200] = "";
-		const char *known;
-		for (size_t i = 0; (known = mmu_strategy_name(i, NULL)); i++) {
-			if (i)
-				strncat(names, ", ", sizeof(names) - strlen(names) - 1);
-			strncat(names, known, sizeof(names) - strlen(names) - 1);
-		}
-		return error_set(e, -EINVAL,
-				 "--paging: there is no strategy '%s'; the strategies are: %s",
-				 c->paging, names);
-	}
-	bool has_host_tables = !strcmp(c->paging, "nested");
+	struct mmu_config config = {0};
+	if (mmu_parse_strategy(c->paging, &config, e))
+		return error_prefix(e, "--paging");
+	bool has_host_tables = !strcmp(config.strategy, "nested");
 	if (c->host_levels && !has_host_tables)
 		return error_set(
 			e, -EINVAL,
@@ -117,6 +98,9 @@ static int check_profile(const struct vm_config *c, struct error *e)
 	struct profile *p = NULL;
 	int r = profile_load(c->profile, &p, e);
 	profile_destroy(p);
+	if (!r && c->observer_count > VM_SCHEMES_MAX - 1)
+		return error_set(e, -E2BIG, "%u strategies and profiles at once; %u are possible",
+				 c->observer_count + 1, VM_SCHEMES_MAX);
 	return r ? error_prefix(e, "--profile") : 0;
 }
 
@@ -138,6 +122,9 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 	if (c->stop_at && (!*c->stop_at || strlen(c->stop_at) > MATCH_MAX))
 		return error_set(e, -EINVAL, "--stop-at: the text must have 1 to %d characters",
 				 MATCH_MAX);
+	if (c->region_to && c->region_to <= c->region_from)
+		return error_set(e, -EINVAL, "--to: must be more than --from's %llu instructions",
+				 (unsigned long long)c->region_from);
 	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
 		if (c->serial[i] && serial_check(c->serial[i], e))
 			return error_prefix(e, "--serial");
@@ -167,7 +154,7 @@ static int make_model(struct vm *vm, struct error *e)
 	if (r)
 		return error_prefix(e, "--cpu");
 	vm->model.vcpu_count = vm->config.cpu_count;
-	vm->model.tsc_hz = vm->profile->frequency_hz;
+	vm->model.tsc_hz = vm_profile(vm)->frequency_hz;
 	vm->model.kvm_leaves = vm->config.kvm_leaves;
 	return 0;
 }
@@ -179,7 +166,7 @@ static int make_memory(struct vm *vm, struct error *e)
 		return error_prefix(e, "--memory");
 	bus_init(&vm->bus);
 	vm->bus.unhandled = vm->config.unhandled;
-	clock_init(&vm->clock, vm->config.clock, vm->profile->frequency_hz);
+	clock_init(&vm->clock, vm->config.clock, vm_profile(vm)->frequency_hz);
 	if (vm->config.has_wall_start)
 		vm->clock.wall_start_s = vm->config.wall_start_s;
 	return 0;
@@ -192,9 +179,8 @@ static int make_vcpus(struct vm *vm, struct error *e)
 	size_t bytes = align_up(n * sizeof(*vm->vcpus), 64);
 	vm->vcpus = aligned_alloc(64, bytes);
 	vm->mmus = calloc(n, sizeof(struct mmu *));
-	vm->ledgers = calloc(n, sizeof(*vm->ledgers));
 	vm->turns = calloc(n, sizeof(*vm->turns));
-	if (!vm->vcpus || !vm->mmus || !vm->ledgers || !vm->turns)
+	if (!vm->vcpus || !vm->mmus || !vm->turns)
 		return error_set(e, -ENOMEM, "out of memory");
 	memset(vm->vcpus, 0, bytes);
 	for (unsigned i = 0; i < n; i++) {
@@ -203,16 +189,7 @@ static int make_vcpus(struct vm *vm, struct error *e)
 		v->model = &vm->model;
 		v->clock = &vm->clock;
 		v->ledger = &vm->ledgers[i];
-		struct mmu_config config = {
-			.geometry = &vm->profile->tlb,
-			.caches = &vm->profile->caches,
-			.verify = vm->config.verify,
-			.host_levels = vm->config.host_levels,
-			.host_page_shift = vm->config.host_page_shift,
-		};
-		int r = mmu_parse_strategy(vm->config.paging, &config, e);
-		if (!r)
-			r = mmu_create(&vm->mmus[i], &config, v, vm->memory, e);
+		int r = schemes_make_mmu(vm, i, e);
 		if (r)
 			return r;
 	}
@@ -283,12 +260,11 @@ static int build(struct vm *vm, struct error *e)
 	int r = vm_config_check(&vm->config, e);
 	if (r)
 		return r;
-	if (poller_create(&vm->poller) || console_init(&vm->console, vm->config.stop_at))
+	if (poller_create(&vm->poller) || console_init(&vm->console, &vm->config))
 		return error_set(e, -ENOMEM, "out of memory");
-	if ((r = profile_load(vm->config.profile, &vm->profile, e)))
-		return error_prefix(e, "--profile");
-	if ((r = make_model(vm, e)) || (r = make_memory(vm, e)) || (r = make_vcpus(vm, e)) ||
-	    (r = make_engine(vm, e)) || (r = board_create(vm, e)) || (r = vm_power_on(vm, e)))
+	if ((r = schemes_create(vm, e)) || (r = make_model(vm, e)) || (r = make_memory(vm, e)) ||
+	    (r = make_vcpus(vm, e)) || (r = make_engine(vm, e)) || (r = board_create(vm, e)) ||
+	    (r = vm_power_on(vm, e)))
 		return r;
 	if (vm_trace_start(vm))
 		return error_set(e, -ENOMEM, "--trace-exits: out of memory");
@@ -330,11 +306,10 @@ void vm_destroy(struct vm *vm)
 	vm_trace_stop(vm);
 	free(vm->regions);
 	free(vm->turns);
-	free(vm->ledgers);
 	free(vm->mmus);
 	free(vm->vcpus);
 	memory_destroy(vm->memory);
-	profile_destroy(vm->profile);
+	schemes_destroy(vm);
 	console_fini(&vm->console);
 	poller_destroy(vm->poller);
 	free(vm);
@@ -446,7 +421,7 @@ struct serial *vm_serial(struct vm *vm, unsigned i)
 
 const struct profile *vm_profile(const struct vm *vm)
 {
-	return vm->profile;
+	return vm->schemes[0].profile;
 }
 
 uint64_t vm_instructions(const struct vm *vm)

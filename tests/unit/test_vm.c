@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "cpu/vcpu.h"
+#include "hw/hw.h"
 #include "memory/memory.h"
+#include "paging/mmu.h"
 #include "vm/vm.h"
 
 #include <cmocka.h>
@@ -306,6 +308,82 @@ static void test_regions(void **state)
 	finish(&g);
 }
 
+static void region_by_count(struct vm_config *c)
+{
+	c->region_from = 1000;
+	c->region_to = 3500;
+	c->ends_with_region = true;
+}
+
+static void test_region_by_instructions(void **state)
+{
+	struct guest g;
+	struct vm_config c;
+	struct vm_outcome o;
+	struct ledger inside;
+	write_program(g.file, code_spin, sizeof(code_spin));
+	configure(&g, &c);
+	region_by_count(&c);
+	make(&g, &c);
+	vm_run(g.vm, &o);
+	assert_int_equal(o.end, VM_END_REGION);
+	assert_int_equal(vm_instructions(g.vm), 3500);
+	assert_true(vm_region_ledger(g.vm, 0, &inside));
+	assert_int_equal(ledger_total(&inside, EVENT_INSTRUCTION), 2500);
+	finish(&g);
+}
+
+static void test_region_by_text(void **state)
+{
+	struct guest g;
+	struct vm_config c;
+	struct vm_outcome o;
+	struct ledger inside;
+	write_program(g.file, code_print, sizeof(code_print));
+	configure(&g, &c);
+	c.region_from_text = "o";
+	c.region_to_text = "k";
+	c.ends_with_region = true;
+	make(&g, &c);
+	vm_run(g.vm, &o);
+	assert_int_equal(o.end, VM_END_REGION);
+	assert_true(vm_region_ledger(g.vm, 0, &inside));
+	assert_int_equal(ledger_total(&inside, EVENT_EXIT_PORT_WRITE), 1);
+	finish(&g);
+}
+
+/* Schemes that differ in nothing that happens share a simulation, and each has its own bill. */
+static void test_schemes(void **state)
+{
+	struct guest g;
+	struct vm_config c;
+	struct vm_outcome o;
+	struct ledger l;
+	write_program(g.file, code_marks, sizeof(code_marks));
+	configure(&g, &c);
+	c.paging = "native";
+	c.observers[c.observer_count++] = (struct vm_scheme){"nested", c.profile};
+	c.observers[c.observer_count++] = (struct vm_scheme){"nested:host-page=4K", c.profile};
+	c.observers[c.observer_count++] = (struct vm_scheme){"shadow", "k10-2350"};
+	make(&g, &c);
+	assert_int_equal(vm_scheme_count(g.vm), 4);
+	assert_string_equal(vm_scheme_paging(g.vm, 2), "nested");
+	assert_string_equal(vm_scheme_profile(g.vm, 3)->name, "k10-2350");
+	assert_false(vm_scheme_is_virtualized(g.vm, 0));
+	assert_true(vm_scheme_is_virtualized(g.vm, 3));
+	assert_null(mmu_observer(vm_mmu(g.vm, 0), 2));
+	assert_false(vm_scheme_ledger(g.vm, 1, 0, true, &l));
+	vm_run(g.vm, &o);
+	assert_int_equal(o.end, VM_END_DEBUG_EXIT);
+	for (unsigned i = 0; i < vm_scheme_count(g.vm); i++) {
+		assert_true(vm_scheme_ledger(g.vm, i, 0, true, &l));
+		assert_int_equal(ledger_total(&l, EVENT_EXIT_PORT_READ), 1);
+		assert_true(vm_scheme_ledger(g.vm, i, 0, false, &l));
+		assert_int_equal(ledger_total(&l, EVENT_EXIT_PORT_READ), 2);
+	}
+	finish(&g);
+}
+
 /* ---- bad configurations leave nothing behind ---- */
 
 static void test_refusals(void **state)
@@ -343,6 +421,9 @@ int main(void)
 		cmocka_unit_test(test_runs_repeat),
 		cmocka_unit_test(test_two_machines),
 		cmocka_unit_test(test_regions),
+		cmocka_unit_test(test_region_by_instructions),
+		cmocka_unit_test(test_region_by_text),
+		cmocka_unit_test(test_schemes),
 		cmocka_unit_test(test_refusals),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include "vm/console.h"
 #include "vm/poller.h"
 #include "vm/serial.h"
+#include "vm/vm.h"
 
 #include <cmocka.h>
 
@@ -56,7 +57,7 @@ static void test_matcher(void **state)
 static void test_console_news(void **state)
 {
 	struct console c;
-	assert_int_equal(console_init(&c, "ready"), 0);
+	assert_int_equal(console_init(&c, &(struct vm_config){.stop_at = "ready"}), 0);
 	unsigned news = 0;
 	for (const char *p = "[    1.0] Kernel panic - not syncing: x\n---[ end Kernel panic"; *p;
 	     p++)
