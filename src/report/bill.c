@@ -115,6 +115,15 @@ void bill_make(struct bill *b, const struct report_input *input)
 	assert(b->closes);
 }
 
+bool bill_is_hypothetical(const struct bill *b)
+{
+	uint64_t references = bill_count(&b->line[EVENT_NESTED_FILL]);
+
+	for (int e = EVENT_WALK_H1; e <= EVENT_WALK_H5; e++)
+		references += bill_count(&b->line[e]);
+	return references && b->input->is_virtualized && !b->input->profile->has_nested_paging;
+}
+
 const char *bill_side_name(enum bill_side side)
 {
 	static const char *const names[SIDE_COUNT] = {"none", "native", "overhead"};

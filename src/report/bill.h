@@ -41,6 +41,9 @@ static inline uint64_t bill_count(const struct bill_line *l)
 	return l->count[RING_KERNEL] + l->count[RING_USER];
 }
 
+/* Nested paging ran on a profile whose processor has none: what if it had. */
+bool bill_is_hypothetical(const struct bill *b);
+
 const char *bill_side_name(enum bill_side side);
 /* "measured" (it happened), "modelled" (the hardware model says so), "unavailable". */
 const char *bill_source_name(const struct bill_line *l);

@@ -55,13 +55,17 @@ static void put_number_fact(FILE *out, const char *name, const char *unit, uint6
 		put_fact(out, name, unit, count_text(value, 0, text));
 }
 
-static void put_facts(FILE *out, const struct report_input *in)
+static void put_facts(FILE *out, const struct bill *b)
 {
+	const struct report_input *in = b->input;
+
 	put_fact(out, "profile", "", in->profile->name);
 	put_fact(out, "strategy", "", in->strategy);
 	if (in->engine)
 		put_fact(out, "engine", "", in->engine);
 	put_fact(out, "scope", "", in->scope ? in->scope : "the whole run");
+	if (bill_is_hypothetical(b))
+		put_fact(out, "hypothetical", "", "yes");
 	put_number_fact(out, "frequency", "hz", in->profile->frequency_hz);
 	put_number_fact(out, "vcpus", "vcpus", in->vcpu_count);
 	put_number_fact(out, "guest_levels", "levels", in->guest_levels);
@@ -116,7 +120,7 @@ int bill_write_csv(FILE *out, const struct bill *b)
 	char vcpu[16];
 
 	fputs("record,vcpu,name,part,unit,source,value\n", out);
-	put_facts(out, in);
+	put_facts(out, b);
 	for (int e = 0; e < EVENT_COUNT; e++) {
 		const struct bill_line *l = &b->line[e];
 

@@ -112,10 +112,12 @@ static json_t *json_side(const struct bill *b, enum bill_side side)
 			 json_cycles(b->side[side]), "by_class", basis);
 }
 
-static json_t *json_run(const struct report_input *in)
+static json_t *json_run(const struct bill *b)
 {
-	json_t *run = json_pack("{s:s, s:b, s:s, s:i, s:i}", "strategy", in->strategy,
-				"is_virtualized", in->is_virtualized, "scope",
+	const struct report_input *in = b->input;
+	json_t *run = json_pack("{s:s, s:b, s:b, s:s, s:i, s:i}", "strategy", in->strategy,
+				"is_virtualized", in->is_virtualized, "is_hypothetical",
+				bill_is_hypothetical(b), "scope",
 				in->scope ? in->scope : "the whole run", "vcpus",
 				(int)in->vcpu_count, "guest_levels", (int)in->guest_levels);
 	const struct {
@@ -152,7 +154,7 @@ int bill_write_json(FILE *out, const struct bill *b)
 {
 	const struct report_input *in = b->input;
 	json_t *root = json_pack("{s:s, s:i, s:o, s:{s:s, s:s, s:s, s:o}, s:o, s:o, s:o}", "schema",
-				 SCHEMA_NAME, "version", SCHEMA_VERSION, "run", json_run(in),
+				 SCHEMA_NAME, "version", SCHEMA_VERSION, "run", json_run(b),
 				 "profile", "name", in->profile->name, "description",
 				 in->profile->description, "origin", in->profile->origin,
 				 "frequency_hz", json_count(in->profile->frequency_hz), "lines",

@@ -75,6 +75,11 @@ static void put_head(const struct table *t)
 	if (in->peak_rss_bytes)
 		fprintf(t->out, ", %" PRIu64 " MB at most", in->peak_rss_bytes >> 20);
 	fputc('\n', t->out);
+	if (bill_is_hypothetical(t->bill))
+		fprintf(t->out,
+			"  hypothetical: %s has no nested paging; this is what it would cost if it "
+			"had\n",
+			in->profile->name);
 	for (int g = 0; g < GROUP_COUNT; g++)
 		if (in->is_unavailable[g])
 			fprintf(t->out, "  unavailable on this engine, and not in the bill: %s\n",

@@ -437,6 +437,38 @@ static void test_unavailable_counters_are_null(void **state)
 	profile_destroy(p);
 }
 
+/* Nested paging on a processor without it is priced, and called what it is. */
+static void test_nested_paging_that_no_hardware_has(void **state)
+{
+	static const struct {
+		const char *profile;
+		bool is_virtualized, is_hypothetical;
+	} rows[] = {{"k8-8212", true, true}, {"k8-8212", false, false}, {"k10-2350", true, false}};
+
+	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct profile *p = load(rows[i].profile);
+		struct report_input in = sample_input(p);
+
+		in.is_virtualized = rows[i].is_virtualized;
+		char *table = write_text(BILL_TABLE, &in, false);
+		char *json = write_text(BILL_JSON, &in, false);
+		char *csv = write_text(BILL_CSV, &in, false);
+		json_t *root = json_loads(json, 0, NULL);
+		const json_t *run = json_object_get(root, "run");
+
+		assert_int_equal(strstr(table, "hypothetical: k8-8212 has no nested") != NULL,
+				 rows[i].is_hypothetical);
+		assert_int_equal(strstr(csv, "hypothetical") != NULL, rows[i].is_hypothetical);
+		assert_int_equal(json_is_true(json_object_get(run, "is_hypothetical")),
+				 rows[i].is_hypothetical);
+		json_decref(root);
+		free(table);
+		free(json);
+		free(csv);
+		profile_destroy(p);
+	}
+}
+
 static void test_an_empty_run_is_a_bill_too(void **state)
 {
 	struct profile *p = load("k10-2350");
@@ -509,6 +541,7 @@ int main(void)
 		cmocka_unit_test(test_colour_only_when_allowed),
 		cmocka_unit_test(test_json_closes_from_outside),
 		cmocka_unit_test(test_unavailable_counters_are_null),
+		cmocka_unit_test(test_nested_paging_that_no_hardware_has),
 		cmocka_unit_test(test_an_empty_run_is_a_bill_too),
 		cmocka_unit_test(test_a_full_disk_is_told),
 		cmocka_unit_test(test_a_profile_is_shown),
