@@ -53,6 +53,7 @@ struct price {
 	bool is_priced;	 /* false: the event is counted and costs nothing of its own */
 	bool is_derived; /* the file does not state it: profile_derive_prices() made it */
 	bool has_part[PRICE_PART_COUNT];
+	bool is_default[PRICE_PART_COUNT];    /* of an exit: taken from "exit.*" */
 	struct number part[PRICE_PART_COUNT]; /* all 0 where has_part is false */
 };
 

@@ -106,6 +106,8 @@ static int note_derived(struct reader *r)
 /* The key of what any exit costs at least: the parts that an exit does not state. */
 static const char *const default_exit_key = "exit.*";
 
+static const struct price no_price;
+
 static int read_exit(struct reader *r, const json_t *prices, const char *key,
 		     const struct price *fallback, struct price *out)
 {
@@ -120,6 +122,7 @@ static int read_exit(struct reader *r, const json_t *prices, const char *key,
 		if (out->has_part[i] && !json_object_get(object, parts[i]))
 			continue;
 		out->has_part[i] = true;
+		out->is_default[i] = fallback == &no_price;
 		rc = reader_number(r, object, parts[i], &rule_cycles, &out->part[i]);
 	}
 	if (!rc)
@@ -177,14 +180,13 @@ static int check_complete(struct reader *r)
 
 int reader_prices(struct reader *r, const json_t *root)
 {
-	static const struct price none;
 	const json_t *prices = json_object_get(root, "prices");
 	struct price any_exit = {0};
 	size_t mark = reader_enter(r, "prices");
 	int rc = check_price_keys(r, prices);
 
 	if (!rc && json_object_get(prices, default_exit_key))
-		rc = read_exit(r, prices, default_exit_key, &none, &any_exit);
+		rc = read_exit(r, prices, default_exit_key, &no_price, &any_exit);
 	for (int e = 0; !rc && e < EVENT_COUNT; e++) {
 		const char *name = event_name((enum event)e);
 		struct price *price = &r->profile->price[e];

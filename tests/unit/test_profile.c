@@ -107,153 +107,81 @@ static unsigned entries(const struct tlb_side *side)
 }
 
 /* Facts of each, typed in once more from the sources. */
+static const struct {
+	const char *name;
+	unsigned mhz, l1d, l1i, l2d, l2i; /* entries for 4K pages */
+	bool is_nested, is_filter, is_tagged, is_unified;
+	unsigned cache_kb[CACHE_ARRAY_COUNT];
+	unsigned dram, transition; /* cycles */
+} said[] = {
+	{"harpertown-5472",
+	 3000,
+	 16,
+	 128,
+	 256,
+	 0,
+	 false,
+	 true,
+	 false,
+	 false,
+	 {32, 6144, 0},
+	 171,
+	 1266},
+	{"icelake-sp",
+	 3500,
+	 64,
+	 128,
+	 2048,
+	 0,
+	 true,
+	 true,
+	 true,
+	 true,
+	 {48, 1280, 61440},
+	 267,
+	 1150},
+	{"k10-2350", 2000, 48, 32, 512, 512, true, false, true, false, {64, 512, 2048}, 200, 1300},
+	{"k8-8212", 2000, 32, 32, 512, 512, false, false, true, false, {64, 1024, 0}, 171, 1500},
+	{"nehalem-5570", 2930, 64, 64, 512, 0, true, true, true, true, {32, 256, 8192}, 194, 1009},
+	{"p4-672", 3800, 64, 64, 0, 0, false, true, false, false, {16, 2048, 0}, 411, 3963},
+	{"simics-002", 2000, 64, 64, 0, 0, false, false, true, false, {16, 0, 0}, 171, 1500},
+	{"skylake-sp", 3500, 64, 128, 1536, 0, true, true, true, true, {32, 1024, 8448}, 282, 1150},
+	{"tulsa-7130m", 3200, 64, 64, 0, 0, false, true, false, false, {16, 1024, 8192}, 400, 3500},
+	{"zen3-milan",
+	 3700,
+	 64,
+	 64,
+	 2048,
+	 512,
+	 true,
+	 false,
+	 true,
+	 false,
+	 {32, 512, 32768},
+	 275,
+	 1360},
+};
+
 static void test_what_the_profiles_say(void **state)
 {
-	static const struct {
-		const char *name;
-		unsigned mhz, l1d, l1i, l2d, l2i; /* entries for 4K pages */
-		bool is_nested, is_filter, is_tagged, is_unified;
-		unsigned cache_kb[CACHE_ARRAY_COUNT];
-		unsigned dram, transition; /* cycles */
-	} rows[] = {
-		{"harpertown-5472",
-		 3000,
-		 16,
-		 128,
-		 256,
-		 0,
-		 false,
-		 true,
-		 false,
-		 false,
-		 {32, 6144, 0},
-		 171,
-		 1266},
-		{"icelake-sp",
-		 3500,
-		 64,
-		 128,
-		 2048,
-		 0,
-		 true,
-		 true,
-		 true,
-		 true,
-		 {48, 1280, 61440},
-		 267,
-		 1150},
-		{"k10-2350",
-		 2000,
-		 48,
-		 32,
-		 512,
-		 512,
-		 true,
-		 false,
-		 true,
-		 false,
-		 {64, 512, 2048},
-		 200,
-		 1300},
-		{"k8-8212",
-		 2000,
-		 32,
-		 32,
-		 512,
-		 512,
-		 false,
-		 false,
-		 true,
-		 false,
-		 {64, 1024, 0},
-		 171,
-		 1500},
-		{"nehalem-5570",
-		 2930,
-		 64,
-		 64,
-		 512,
-		 0,
-		 true,
-		 true,
-		 true,
-		 true,
-		 {32, 256, 8192},
-		 194,
-		 1009},
-		{"p4-672", 3800, 64, 64, 0, 0, false, true, false, false, {16, 2048, 0}, 411, 3963},
-		{"simics-002",
-		 2000,
-		 64,
-		 64,
-		 0,
-		 0,
-		 false,
-		 false,
-		 true,
-		 false,
-		 {16, 0, 0},
-		 171,
-		 1500},
-		{"skylake-sp",
-		 3500,
-		 64,
-		 128,
-		 1536,
-		 0,
-		 true,
-		 true,
-		 true,
-		 true,
-		 {32, 1024, 8448},
-		 282,
-		 1150},
-		{"tulsa-7130m",
-		 3200,
-		 64,
-		 64,
-		 0,
-		 0,
-		 false,
-		 true,
-		 false,
-		 false,
-		 {16, 1024, 8192},
-		 400,
-		 3500},
-		{"zen3-milan",
-		 3700,
-		 64,
-		 64,
-		 2048,
-		 512,
-		 true,
-		 false,
-		 true,
-		 false,
-		 {32, 512, 32768},
-		 275,
-		 1360},
-	};
+	for (size_t i = 0; i < ARRAY_COUNT(said); i++) {
+		struct profile *p = load(said[i].name);
 
-	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
-		struct profile *p = load(rows[i].name);
-
-		assert_int_equal(p->frequency_hz, rows[i].mhz * 1000000ull);
-		assert_int_equal(entries(&p->tlb.l1d), rows[i].l1d);
-		assert_int_equal(entries(&p->tlb.l1i), rows[i].l1i);
-		assert_int_equal(entries(&p->tlb.l2d), rows[i].l2d);
-		assert_int_equal(entries(&p->tlb.l2i), rows[i].l2i);
-		assert_int_equal(p->has_nested_paging, rows[i].is_nested);
-		assert_int_equal(p->has_pf_filter, rows[i].is_filter);
-		assert_int_equal(p->tlb.tagged, rows[i].is_tagged);
-		assert_int_equal(p->tlb.l2_unified, rows[i].is_unified);
+		assert_int_equal(p->frequency_hz, said[i].mhz * 1000000ull);
+		assert_int_equal(entries(&p->tlb.l1d), said[i].l1d);
+		assert_int_equal(entries(&p->tlb.l1i), said[i].l1i);
+		assert_int_equal(entries(&p->tlb.l2d), said[i].l2d);
+		assert_int_equal(entries(&p->tlb.l2i), said[i].l2i);
+		assert_int_equal(p->has_nested_paging, said[i].is_nested);
+		assert_int_equal(p->has_pf_filter, said[i].is_filter);
+		assert_int_equal(p->tlb.tagged, said[i].is_tagged);
+		assert_int_equal(p->tlb.l2_unified, said[i].is_unified);
 		for (int level = 0; level < CACHE_ARRAY_COUNT; level++)
 			assert_int_equal(p->caches.level[level].size_bytes,
-					 rows[i].cache_kb[level] * 1024ull);
-		assert_int_equal(p->latency[CACHE_DRAM].millis, rows[i].dram * 1000);
+					 said[i].cache_kb[level] * 1024ull);
+		assert_int_equal(p->latency[CACHE_DRAM].millis, said[i].dram * 1000);
 		assert_int_equal(profile_price(p, EVENT_EXIT_CPUID)->part[PRICE_HARDWARE].millis,
-				 rows[i].transition * 1000);
+				 said[i].transition * 1000);
 		profile_destroy(p);
 	}
 }
