@@ -6,24 +6,8 @@
  * `record` is fact, counter, price, cost or total; `vcpu` is a number, or "all"; `part` the ring of
  * a counter, the part of a price, the side of a cost. RFC 4180 but for line ends, which are "\n".
  */
-#include <string.h>
-
 #include "report/bill.h"
-
-static void put_field(FILE *out, const char *text)
-{
-	if (!strpbrk(text, ",\"\n\r")) {
-		fputs(text, out);
-		return;
-	}
-	fputc('"', out);
-	for (; *text; text++) {
-		if (*text == '"')
-			fputc('"', out);
-		fputc(*text, out);
-	}
-	fputc('"', out);
-}
+#include "report/csv_row.h"
 
 struct row {
 	const char *record, *vcpu, *name, *part, *unit, *source, *value;
@@ -34,12 +18,7 @@ static void put_row(FILE *out, const struct row *r)
 	const char *const fields[] = {r->record, r->vcpu,   r->name, r->part,
 				      r->unit,	 r->source, r->value};
 
-	for (size_t i = 0; i < ARRAY_COUNT(fields); i++) {
-		if (i)
-			fputc(',', out);
-		put_field(out, fields[i] ? fields[i] : "");
-	}
-	fputc('\n', out);
+	csv_put_row(out, fields, ARRAY_COUNT(fields));
 }
 
 static void put_fact(FILE *out, const char *name, const char *unit, const char *value)

@@ -2,29 +2,26 @@
  * The bill as JSON: schema "gnomon-report", version 1 (docs/report.md). Every counter is an object
  * of name, unit, source and value; what an engine cannot count has the value null.
  */
-#include <errno.h>
-#include <jansson.h>
+#include "report/json_values.h"
 
-#include "report/bill.h"
+#include <errno.h>
 
 #define SCHEMA_NAME "gnomon-report"
 #define SCHEMA_VERSION 1
 
-/* An integer wherever it is one; thousandths make a real, exact up to 15 digits. jansson takes
- * ownership by the _new calls and tolerates NULL: a failed allocation shows at the end. */
-static json_t *json_cycles(struct amount a)
+json_t *json_cycles(struct amount a)
 {
 	if (a.millis % MILLIS_PER_CYCLE || a.millis / MILLIS_PER_CYCLE > INT64_MAX)
 		return json_real((double)a.millis / MILLIS_PER_CYCLE);
 	return json_integer((json_int_t)(a.millis / MILLIS_PER_CYCLE));
 }
 
-static json_t *json_count(uint64_t n)
+json_t *json_count(uint64_t n)
 {
 	return n > INT64_MAX ? json_real((double)n) : json_integer((json_int_t)n);
 }
 
-static json_t *json_measure(const char *unit, const char *source, json_t *value)
+json_t *json_measure(const char *unit, const char *source, json_t *value)
 {
 	return json_pack("{s:s, s:s, s:o}", "unit", unit, "source", source, "value", value);
 }

@@ -13,6 +13,7 @@
 #include <jansson.h>
 #include <cmocka.h>
 
+#include "golden.h"
 #include "report/bill.h"
 
 static uint64_t next_random(uint64_t *seed)
@@ -276,40 +277,6 @@ static char *write_text(enum bill_format format, const struct report_input *in, 
 	assert_int_equal(report_write(f, format, in, is_fancy, &e), 0);
 	fclose(f);
 	return text;
-}
-
-static char *read_text(const char *path)
-{
-	FILE *f = fopen(path, "r");
-	char *text = NULL;
-	size_t size = 0;
-
-	if (!f)
-		fail_msg("%s cannot be read (GNOMON_GOLDEN=write makes it)", path);
-	if (getdelim(&text, &size, 0, f) < 0)
-		fail_msg("%s is empty", path);
-	fclose(f);
-	return text;
-}
-
-static void check_golden(const char *name, const char *text)
-{
-	const char *mode = getenv("GNOMON_GOLDEN");
-	char path[300];
-
-	snprintf(path, sizeof(path), "%s/tests/unit/golden/%s", SOURCE_ROOT, name);
-	if (mode && !strcmp(mode, "write")) {
-		FILE *f = fopen(path, "w");
-
-		assert_non_null(f);
-		fputs(text, f);
-		fclose(f);
-	}
-
-	char *expected = read_text(path);
-	if (strcmp(expected, text))
-		fail_msg("%s differs; the report is now:\n%s", path, text);
-	free(expected);
 }
 
 static void test_golden(void **state)
