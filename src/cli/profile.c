@@ -1,4 +1,4 @@
-/* `gnomon profile`: lists, shows and checks the processors whose prices are known. */
+/* `gnomon profile`: lists, shows, checks and compares the processors whose prices are known. */
 #include <errno.h>
 #include <string.h>
 
@@ -10,9 +10,11 @@ static const char help[] =
 	"usage: gnomon profile list\n"
 	"       gnomon profile show NAME [--format text|json]\n"
 	"       gnomon profile check FILE...\n"
+	"       gnomon profile diff A B [--format text|json]\n"
 	"\n"
 	"A profile says what one processor is like and what each event costs on it, every number\n"
-	"with its source. NAME is one of the list, or a path to a JSON file (docs/profiles.md).\n";
+	"with its source. A NAME is one of the list, or a path to a JSON file (docs/profiles.md).\n"
+	"check warns of values that contradict each other; diff shows the facts that differ.\n";
 
 static int fail(const struct error *e)
 {
@@ -43,33 +45,78 @@ static int list_profiles(void)
 	return finish();
 }
 
-static int show_profile(int argc, char **argv)
+/* NAMEs and --format, for show and diff. */
+struct arguments {
+	const char *names[2];
+	unsigned name_count;
+	bool is_json;
+};
+
+/* 0, or the exit code after a message. */
+static int read_arguments(struct arguments *a, const char *verb, unsigned wanted, int argc,
+			  char **argv)
 {
-	const char *name = NULL, *format = "text";
-	struct error e = {0};
-	struct profile *p;
+	const char *format = "text";
+	char text[120];
 
 	for (int i = 0; i < argc; i++) {
+		bool is_name = argv[i][0] != '-';
+
 		if (!strncmp(argv[i], "--format=", 9))
 			format = argv[i] + 9;
 		else if (!strcmp(argv[i], "--format") && i + 1 < argc)
 			format = argv[++i];
-		else if (argv[i][0] == '-')
-			return cli_usage_error("profile", "show takes NAME and --format text|json");
-		else if (name)
-			return cli_usage_error("profile", "show takes one NAME");
-		else
-			name = argv[i];
+		else if (is_name && a->name_count < wanted)
+			a->names[a->name_count++] = argv[i];
+		else {
+			snprintf(text, sizeof(text), "%s takes %s and --format text|json", verb,
+				 wanted == 1 ? "one NAME" : "two NAMEs");
+			return cli_usage_error("profile", text);
+		}
 	}
-	if (!name)
-		return cli_usage_error("profile", "show: which one? (gnomon profile list)");
-	if (strcmp(format, "text") && strcmp(format, "json"))
+	if (a->name_count < wanted) {
+		snprintf(text, sizeof(text), "%s: %s? (gnomon profile list)", verb,
+			 wanted == 1 ? "which one" : "which two");
+		return cli_usage_error("profile", text);
+	}
+	a->is_json = !strcmp(format, "json");
+	if (!a->is_json && strcmp(format, "text"))
 		return cli_usage_error("profile", "--format: text or json");
-	if (profile_load(name, &p, &e))
-		return fail(&e);
+	return 0;
+}
 
-	int rc = report_profile_show(stdout, p, !strcmp(format, "json"), &e);
+static int show_profile(int argc, char **argv)
+{
+	struct arguments a = {0};
+	struct error e = {0};
+	struct profile *p;
+	int rc = read_arguments(&a, "show", 1, argc, argv);
+
+	if (rc)
+		return rc;
+	if (profile_load(a.names[0], &p, &e))
+		return fail(&e);
+	rc = report_profile_show(stdout, p, a.is_json, &e);
 	profile_destroy(p);
+	return rc ? fail(&e) : EXIT_CODE_OK;
+}
+
+static int diff_profiles(int argc, char **argv)
+{
+	struct arguments a = {0};
+	struct error e = {0};
+	struct profile *left, *right;
+	int rc = read_arguments(&a, "diff", 2, argc, argv);
+
+	if (rc)
+		return rc;
+	if (profile_load(a.names[0], &left, &e))
+		return fail(&e);
+	rc = profile_load(a.names[1], &right, &e);
+	if (!rc)
+		rc = report_profile_diff(stdout, left, right, a.is_json, &e);
+	profile_destroy(left);
+	profile_destroy(right);
 	return rc ? fail(&e) : EXIT_CODE_OK;
 }
 
@@ -95,7 +142,7 @@ static int check_profiles(int argc, char **argv)
 	return code;
 }
 
-static const char *const verbs[] = {"list", "show", "check"};
+static const char *const verbs[] = {"list", "show", "check", "diff"};
 
 static const char *verb_name(const void *opaque, size_t i)
 {
@@ -107,7 +154,7 @@ int cmd_profile(int argc, char **argv)
 	char text[160];
 
 	if (argc < 2)
-		return cli_usage_error("profile", "list, show or check?");
+		return cli_usage_error("profile", "list, show, check or diff?");
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		fputs(help, stdout);
 		return finish();
@@ -119,10 +166,12 @@ int cmd_profile(int argc, char **argv)
 		return show_profile(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "check"))
 		return check_profiles(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "diff"))
+		return diff_profiles(argc - 2, argv + 2);
 
 	const char *near = nearest(argv[1], ARRAY_COUNT(verbs), verb_name, NULL);
 	snprintf(text, sizeof(text), "unknown \"%.60s\"; %s%s%s", argv[1],
-		 near ? "did you mean '" : "there are list, show and check", near ? near : "",
+		 near ? "did you mean '" : "there are list, show, check and diff", near ? near : "",
 		 near ? "'?" : "");
 	return cli_usage_error("profile", text);
 }

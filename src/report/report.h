@@ -46,5 +46,8 @@ int report_write(FILE *out, enum bill_format format, const struct report_input *
 
 /* The profile as people read it, or the JSON as it was loaded. */
 int report_profile_show(FILE *out, const struct profile *p, bool is_json, struct error *e);
-/* One line on how well it is founded: facts by mark. */
+/* How well it is founded: facts by mark on one line, and what is odd about it, one a line. */
 int report_profile_basis(FILE *out, const struct profile *p, struct error *e);
+/* The facts whose value or mark differs. */
+int report_profile_diff(FILE *out, const struct profile *a, const struct profile *b, bool is_json,
+			struct error *e);

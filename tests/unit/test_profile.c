@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "hw/hw.h"
+#include "hw/lint.h"
 
 static struct profile *load(const char *name)
 {
@@ -524,6 +525,55 @@ static void test_exits_without_a_price_take_the_default(void **state)
 	profile_destroy(p);
 }
 
+static void test_nothing_is_odd_about_what_is_shipped(void **state)
+{
+	struct finding findings[FINDINGS_MAX];
+
+	for (size_t i = 0; profile_name(i); i++) {
+		struct profile *p = load(profile_name(i));
+
+		if (profile_lint(p, findings))
+			fail_msg("%s: %s: %s", p->name, findings[0].place, findings[0].text);
+		profile_destroy(p);
+	}
+}
+
+static void test_what_is_odd_is_found(void **state)
+{
+	static const struct edit odd[] = {
+		{"\"value\": 2000000000", "\"value\": 20000000", ".frequency: not between"},
+		{"\"entries\": 512, \"ways\": 4", "\"entries\": 32, \"ways\": 4",
+		 ".tlb.l2d: 32 entries for 4K pages behind 48"},
+		{"\"tagged\": {\"value\": true", "\"tagged\": {\"value\": false", NULL},
+		{"\"nested_paging\": {\"value\": true", "\"nested_paging\": {\"value\": false",
+		 ".tlb.walk_cache: caches of the nested dimension"},
+		{"\"size_kb\": 512", "\"size_kb\": 64", ".caches.l2.array: not larger"},
+		{"\"value\": 15,", "\"value\": 3,", ".caches.l2.latency: as fast as"},
+		{"\"value\": 1300,", "\"value\": 13,", ".prices[\"exit.cr_read\"]: a transition"},
+		{"\"tlb.miss\": {\"value\": 6", "\"tlb.miss\": {\"value\": 0",
+		 ".prices[\"tlb.miss\"]: costs nothing"},
+		{"\"tlb.l2_hit\": {\"value\": 6", "\"tlb.l2_hit\": {\"value\": 600",
+		 ".prices[\"tlb.l2_hit\"]: dearer than an access to memory"},
+		{"\"class\": \"E\", \"source\": \"no source",
+		 "\"class\": \"T\", \"source\": \"no source",
+		 "class T, but the source says \"no source\": that is class E"},
+		{"AMD: Opteron 2350, 2.0 GHz", "AMD", ".frequency: the source is too short"},
+	};
+
+	for (size_t i = 0; i < ARRAY_COUNT(odd); i++) {
+		struct profile *p = parse_edited(odd[i].from, odd[i].to);
+		struct finding findings[FINDINGS_MAX];
+		size_t count = profile_lint(p, findings);
+		char text[300] = "";
+
+		if (count)
+			snprintf(text, sizeof(text), "%s: %s", findings[0].place, findings[0].text);
+		if (!odd[i].message != !count || (count && !strstr(text, odd[i].message)))
+			fail_msg("%s: found \"%s\"", odd[i].to, text);
+		profile_destroy(p);
+	}
+}
+
 static void test_destroy_takes_null(void **state)
 {
 	profile_destroy(NULL);
@@ -549,6 +599,8 @@ int main(void)
 		cmocka_unit_test(test_a_fact_is_never_half_inherited),
 		cmocka_unit_test(test_the_text_of_a_profile_is_a_profile),
 		cmocka_unit_test(test_exits_without_a_price_take_the_default),
+		cmocka_unit_test(test_nothing_is_odd_about_what_is_shipped),
+		cmocka_unit_test(test_what_is_odd_is_found),
 		cmocka_unit_test(test_destroy_takes_null),
 	};
 

@@ -496,6 +496,73 @@ static void test_a_profile_is_shown(void **state)
 	profile_destroy(p);
 }
 
+static char *diff_text(const struct profile *a, const struct profile *b, bool is_json)
+{
+	struct error e = {0};
+	char *text = NULL;
+	size_t size_bytes;
+	FILE *f = open_memstream(&text, &size_bytes);
+
+	assert_int_equal(report_profile_diff(f, a, b, is_json, &e), 0);
+	fclose(f);
+	return text;
+}
+
+static void test_profiles_are_held_together(void **state)
+{
+	struct profile *a = load("p4-672"), *b = load("harpertown-5472");
+	char *same = diff_text(a, a, false), *table = diff_text(a, b, false);
+	char *json = diff_text(a, b, true);
+	json_t *root = json_loads(json, 0, NULL), *rows, *row;
+	size_t i, absent = 0;
+
+	assert_non_null(strstr(same, "0 facts differ"));
+	assert_non_null(strstr(table, ".frequency"));
+	assert_non_null(strstr(table, "3800000000 hz K"));
+	assert_null(strstr(table, ".virtualization")); /* as on both: none */
+	rows = json_object_get(root, "differences");
+	assert_true(json_array_size(rows) > 20);
+	json_array_foreach(rows, i, row)
+	{
+		absent += json_is_null(json_object_get(row, "a"));
+		absent += json_is_null(json_object_get(row, "b"));
+	}
+	assert_true(absent >= 2 && absent < json_array_size(rows)); /* TLBs and caches */
+	json_decref(root);
+	free(same);
+	free(table);
+	free(json);
+	profile_destroy(a);
+	profile_destroy(b);
+}
+
+/* An exit that one states and the other has from "exit.*" is held against that. */
+static void test_exits_are_compared_with_what_they_inherit(void **state)
+{
+	struct profile *a = load("p4-672"), *b = load("tulsa-7130m");
+	char *json = diff_text(b, a, true);
+	json_t *root = json_loads(json, 0, NULL), *row;
+	size_t i;
+	bool is_seen = false;
+
+	json_array_foreach(json_object_get(root, "differences"), i, row)
+	{
+		const char *place = json_string_value(json_object_get(row, "place"));
+		const json_t *left = json_object_get(row, "a"), *right = json_object_get(row, "b");
+
+		if (strcmp(place, ".prices[\"exit.pf_true\"].transition"))
+			continue;
+		is_seen = true;
+		assert_string_equal(json_string_value(json_object_get(left, "value")), "3500");
+		assert_string_equal(json_string_value(json_object_get(right, "value")), "4340");
+	}
+	assert_true(is_seen);
+	json_decref(root);
+	free(json);
+	profile_destroy(a);
+	profile_destroy(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -512,6 +579,8 @@ int main(void)
 		cmocka_unit_test(test_an_empty_run_is_a_bill_too),
 		cmocka_unit_test(test_a_full_disk_is_told),
 		cmocka_unit_test(test_a_profile_is_shown),
+		cmocka_unit_test(test_profiles_are_held_together),
+		cmocka_unit_test(test_exits_are_compared_with_what_they_inherit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
