@@ -49,6 +49,8 @@ struct mmu_page {
 	uint8_t *host; /* the same byte in host memory; NULL: not RAM, ask the bus */
 	uint8_t flags; /* enum page_flag of the page: not 0 means a write must go through
 			  memory_notify_write() */
+	uint8_t guest_shift; /* of the guest's page: INVLPG drops all of it; 0: must not be
+				remembered */
 };
 
 #ifdef GNOMON_HARD
@@ -81,11 +83,30 @@ struct mmu_fast_entry {
 	uint64_t gfn;	 /* guest frame */
 };
 
+/* What the guest may no longer use of what it was told. */
+enum mmu_flush {
+	MMU_FLUSH_ALL,	  /* every translation of every space */
+	MMU_FLUSH_SPACE,  /* CR3 was written: the new space's translations must go but for global
+			     ones */
+	MMU_SWITCH_SPACE, /* CR3 was written; the new space's translations may stay */
+	MMU_FLUSH_PAGE,	  /* one page, in the present space and if it is global */
+};
+
+/* Of an engine that remembers translations itself, longer than the fast map does. */
+struct mmu_listener {
+	void (*flushed)(void *opaque, enum mmu_flush what, gva_t address); /* NULL: nobody */
+	void *opaque;							   /* borrowed */
+};
+
 struct mmu {
 	struct mmu_fast_entry fast[MMU_MODE_COUNT][ACCESS_KIND_COUNT][MMU_FAST_COUNT];
 	uint64_t use_clock; /* counts every access, fast or slow: the source of stamps */
 	bool is_observed;   /* a fast hit has more to do than its stamp: observers, data caches */
 	bool is_observer;   /* rides along on another mmu: changes nothing that the guest sees */
+	/* The engine's. With `is_unmodelled` no TLB of the processor is modelled: what misses the fast
+	 * map and the engine's own TLB goes straight to the strategy. tlb.* then counts those. */
+	struct mmu_listener listener;
+	bool is_unmodelled;
 	const char *difference; /* set once --verify found a difference: both sides as text, owned
 				   by the mmu */
 	/* What follows belongs to paging/. */

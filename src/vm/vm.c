@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "engine/interp/interp.h"
+#include "engine/trans/trans.h"
 #include "vm/machine.h"
 
 static const struct engine_entry engines[] = {
 	{"interp", "exact and deterministic, the reference for all semantics", &interp_ops},
+	{"trans", "translates to host code: fast, for 64-bit guests", &trans_ops},
 };
 
 const char *vm_engine_name(size_t i, const char **text)
@@ -30,7 +32,8 @@ static const struct engine_ops *engine_find(const char *name, struct error *e)
 	for (size_t i = 0; i < ARRAY_COUNT(engines); i++)
 		if (!strcmp(engines[i].name, name))
 			return engines[i].ops;
-	error_set(e, -EINVAL, "--engine: there is no engine '%s'; the engines are: interp", name);
+	error_set(e, -EINVAL, "--engine: there is no engine '%s'; the engines are: interp, trans",
+		  name);
 	return NULL;
 }
 

@@ -123,6 +123,8 @@ static int fake_breakpoint(struct engine *engine, gva_t address, bool on)
 
 const struct engine_ops interp_ops = {fake_create,  fake_destroy,    fake_add,	  fake_run,
 				      fake_changed, fake_breakpoint, fake_changed};
+const struct engine_ops trans_ops = {fake_create,  fake_destroy,    fake_add,	 fake_run,
+				     fake_changed, fake_breakpoint, fake_changed};
 
 static void fire(void *opaque, uint64_t deadline_cycles)
 {

@@ -55,6 +55,8 @@ static void kill_range(struct interp *vm, struct code_page *p, unsigned first, u
 			continue;
 		}
 		b->key = KEY_DEAD;
+		if (b->translation)
+			vm->translator->dropped(vm->translator->opaque, b);
 		*link = b->page_link;
 	}
 	p->granules = granules;
@@ -106,6 +108,8 @@ void block_cache_fini(struct interp *vm)
 void block_flush(struct interp *vm)
 {
 	struct block_cache *cache = &vm->cache;
+	if (vm->translator)
+		vm->translator->flushed(vm->translator->opaque);
 	for (size_t h = 0; h < 1u << CODE_PAGE_HASH_BITS; h++)
 		for (struct code_page *p = cache->pages[h]; p; p = p->link)
 			memory_clear_page_flag(vm->config.memory, gpa_from_gfn(p->gfn), PAGE_CODE);

@@ -52,6 +52,7 @@ struct interp {
 	ZydisDecoder decoders[3]; /* 16, 32, 64 bit */
 	uint64_t breakpoints[BREAKPOINTS_MAX];
 	unsigned breakpoint_count;
+	const struct interp_translator *translator; /* borrowed; NULL: none */
 };
 
 int block_cache_init(struct interp *vm, struct error *e);

@@ -99,6 +99,8 @@ struct block {
 	uint8_t key;	      /* enum block_key bits */
 	uint8_t same_page[2]; /* next[k] lies in the same guest-virtual page: no fetch look-up
 				 needed */
+	uint8_t heat;	      /* how often it ran, as far as a translator wants to know */
+	void *translation;    /* the translator's; NULL: none */
 	struct block
 		*next[2]; /* where [0] falling through and [1] taking the branch led last time */
 	struct block *hash_link, *page_link;
@@ -131,6 +133,24 @@ enum unwind { UNWIND_FAULT = 1, UNWIND_ALONE = 2 };
 
 struct interp; /* per VM: block cache, stubs, config; block.h */
 
+/*
+ * What a translator plugs into the interpreter: interp is its cold half. A block that ran
+ * `warm_count` times is offered to run(); what run() refuses stays the interpreter's.
+ */
+struct interp_translator {
+	/* Block `b` starts at RIP, in 64-bit code, with nothing pending, and all of it fits before
+	 * c->until. Runs it and as much of what follows as it likes: c->cycles and the ledger say
+	 * how much; RIP is where to go on. False: did nothing. */
+	bool (*run)(void *opaque, struct interp_vcpu *c, struct block *b);
+	/* `b` is dead: the guest wrote to its code. Never while it runs. */
+	void (*dropped)(void *opaque, struct block *b);
+	/* All blocks are about to be forgotten. */
+	void (*flushed)(void *opaque);
+	void *opaque;	    /* borrowed */
+	uint8_t warm_count; /* 0 .. BLOCK_NEVER_WARM - 1 */
+};
+#define BLOCK_NEVER_WARM 255 /* heat of what run() is not to be asked about again */
+
 struct interp_vcpu {
 	struct vcpu_state *s;
 	struct mmu_fast_entry
@@ -157,7 +177,9 @@ struct interp_vcpu {
 	struct mmu_page bounce_pages[2]; /* where the bounce buffer's bytes go, as translated when
 					    it was filled */
 	struct insn scratch[2];		 /* the one-instruction block */
-	uint16_t count;			 /* guest instructions charged for what runs now */
+	struct insn single[2];		 /* interp_execute()'s */
+	bool went_on;	     /* interp_execute(): the instruction did not leave its block */
+	uint16_t count;	     /* guest instructions charged for what runs now */
 	uint8_t slow_checks; /* enum slow_check: every access goes through mem.c's slow path */
 	struct vcpu *v;
 	struct interp *vm;
@@ -188,6 +210,13 @@ _Noreturn void interp_raise_pf(struct interp_vcpu *c, const struct insn *i,
 /* Returns if the instruction runs in a one-instruction block already; otherwise unwinds and runs it
  * again in one. Call it before the first effect outside RAM. */
 void interp_alone(struct interp_vcpu *c, const struct insn *i);
+
+/* For a translator: executes instruction `index` of block `b` (REG_BLOCK, c->count and charges as
+ * in the middle of the block) and nothing after it. True: the block goes on with the next one;
+ * false: it was left, and RIP is set. Faults unwind as always. */
+bool interp_execute(struct interp_vcpu *c, const struct block *b, unsigned index);
+/* Is it an instruction that this processor does not have? */
+bool interp_is_undefined(const struct insn *i);
 
 /* Time, charging, mode. */
 

@@ -15,6 +15,11 @@ static void op_undefined(HANDLER_ARGUMENTS)
 	interp_raise(c, i, VECTOR_UD);
 }
 
+bool interp_is_undefined(const struct insn *i)
+{
+	return i->exec == op_undefined;
+}
+
 /* More than 15 bytes. */
 static void op_too_long(HANDLER_ARGUMENTS)
 {

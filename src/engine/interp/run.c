@@ -509,6 +509,39 @@ static bool step(struct interp_vcpu *c, bool *first)
 	return true;
 }
 
+static void op_stop(HANDLER_ARGUMENTS)
+{
+	(void)s;
+	(void)i;
+	c->went_on = true;
+}
+
+bool interp_execute(struct interp_vcpu *c, const struct block *b, unsigned index)
+{
+	c->single[0] = b->insns[index];
+	c->single[1] = (struct insn){.exec = op_stop};
+	c->ops = c->single - index; /* so that the instruction's position in its block is right */
+	c->went_on = false;
+	c->single[0].exec(c->s, c->single, c);
+	return c->went_on;
+}
+
+/* True: the translator ran it, and perhaps more. */
+static inline bool run_translated(struct interp_vcpu *c, struct block *b)
+{
+	const struct interp_translator *t = c->vm->translator;
+	if (!t || b->heat == BLOCK_NEVER_WARM)
+		return false;
+	if (b->heat < t->warm_count) {
+		b->heat++;
+		return false;
+	}
+	if (t->run(t->opaque, c, b))
+		return true;
+	b->heat = BLOCK_NEVER_WARM;
+	return false;
+}
+
 static void run_blocks(struct interp_vcpu *c, bool *first)
 {
 	struct vcpu_state *s = c->s;
@@ -541,6 +574,10 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 		struct block *b = next_block(c, from, from_rip);
 		if (unlikely(c->until - c->cycles < b->count || !is_within_cs(c, b->bytes))) {
 			run_first_alone(c, b);
+			from = NULL;
+			continue;
+		}
+		if (run_translated(c, b)) {
 			from = NULL;
 			continue;
 		}

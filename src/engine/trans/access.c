@@ -1,0 +1,167 @@
+/*
+ * Guest memory operands: the effective address, and the look-up in the space's TLB.
+ *
+ * A look-up is eight instructions in front of the access (see space.h for the comparison). It
+ * destroys the host's flags, so the guest's are in the frame when it begins. Its slow path lies
+ * behind the block: it takes the comparison back, which leaves the address, and calls
+ * helper_fill(), which fills the entry and lets the look-up run again, or has the interpreter
+ * execute the instruction.
+ */
+#include "engine/trans/translate_private.h"
+
+int host_register(int guest)
+{
+	switch (guest) {
+	case GPR_R11:
+	case GPR_R14:
+	case GPR_R15: return -1;
+	case GPR_RSP: return HOST_GUEST_RSP;
+	default: return guest;
+	}
+}
+
+struct host_memory home_of(int guest)
+{
+	unsigned n = guest == GPR_R11 ? 0 : guest == GPR_R14 ? 1 : 2;
+	return frame_slot(offsetof(struct frame, home) + 8 * n);
+}
+
+unsigned register_or_load(struct work *w, int guest, unsigned temporary)
+{
+	int host = host_register(guest);
+	if (host >= 0)
+		return (unsigned)host;
+	emit_load(&w->e, temporary, home_of(guest));
+	return temporary;
+}
+
+static int gpr_of(ZydisRegister r)
+{
+	if (r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15)
+		return (int)(r - ZYDIS_REGISTER_RAX);
+	if (r >= ZYDIS_REGISTER_EAX && r <= ZYDIS_REGISTER_R15D)
+		return (int)(r - ZYDIS_REGISTER_EAX);
+	return GPR_NONE;
+}
+
+bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct guest_address *out)
+{
+	ZydisRegister base = o->mem.base;
+	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN)
+		return false;
+	/* Zydis 4.0 names a base for this form under prefix 67 with REX.B. */
+	if ((g->d.attributes & ZYDIS_ATTRIB_HAS_SIB) && !g->d.raw.modrm.mod &&
+	    g->d.raw.sib.base == 5)
+		base = ZYDIS_REGISTER_NONE;
+	*out = (struct guest_address){
+		.base = (int8_t)gpr_of(base),
+		.index = (int8_t)gpr_of(o->mem.index),
+		.is_32bit = g->d.address_width == 32,
+		.disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0,
+	};
+	if (o->mem.scale > 1)
+		out->shift = (uint8_t)__builtin_ctz(o->mem.scale);
+	out->seg = o->mem.segment == ZYDIS_REGISTER_FS	 ? SEG_FS
+		   : o->mem.segment == ZYDIS_REGISTER_GS ? SEG_GS
+							 : SEG_DS;
+	if (base == ZYDIS_REGISTER_RIP || base == ZYDIS_REGISTER_EIP)
+		out->disp += (int64_t)(g->rip + g->d.length);
+	out->is_constant = out->base == GPR_NONE && out->index == GPR_NONE;
+	if (out->is_constant && out->is_32bit)
+		out->disp = (uint32_t)out->disp;
+	return out->is_constant || out->disp == (int32_t)out->disp;
+}
+
+void access_address(struct work *w, const struct guest_address *a)
+{
+	struct emitter *e = &w->e;
+	if (a->is_constant) {
+		emit_constant(e, HOST_T1, (uint64_t)a->disp);
+	} else {
+		struct host_memory m = {.index = NO_INDEX, .shift = a->shift};
+		m.disp = (int32_t)a->disp;
+		if (a->index != GPR_NONE)
+			m.index = (int8_t)register_or_load(w, a->index, HOST_T0);
+		if (a->base != GPR_NONE)
+			m.base = (uint8_t)register_or_load(w, a->base, HOST_T1);
+		else
+			m.no_base = true;
+		if (m.index == NO_INDEX && !m.disp && !a->is_32bit)
+			emit_mov(e, HOST_T1, m.base);
+		else
+			emit_rm(e, a->is_32bit ? 0 : EMIT_W, 0x8d, HOST_T1, m); /* lea */
+	}
+	if (a->seg != SEG_FS && a->seg != SEG_GS)
+		return;
+	emit_load(e, HOST_T0, a->seg == SEG_FS ? FRAME(fs_base) : FRAME(gs_base));
+	emit_lea(e, HOST_T1, (struct host_memory){.base = HOST_T1, .index = HOST_T0});
+}
+
+uint32_t add_site(struct work *w, struct site site)
+{
+	site.from = w->x;
+	site.index = w->g ? w->g->index : 0;
+	return cache_add_site(w->trans, site);
+}
+
+struct slow *add_slow(struct work *w, enum slow_kind kind, uint8_t *patch)
+{
+	struct slow *s = &w->slow[w->slow_count++];
+	*s = (struct slow){.kind = kind, .patch = patch};
+	return s;
+}
+
+void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk)
+{
+	emit_constant(&w->e, HOST_T0, site);
+	emit_jmp(&w->e, thunk);
+}
+
+/* T0 = offset of T1's entry in the space. */
+static void emit_slot(struct work *w)
+{
+	const unsigned shift = PAGE_SHIFT - SPACE_ENTRY_SHIFT;
+	struct emitter *e = &w->e;
+	if (w->trans->has_bmi2) {
+		static const uint8_t rorx[] = {0xc4, 0x43, 0x7b,
+					       0xf0, 0xde, shift}; /* r11d, r14d */
+		for (unsigned k = 0; k < sizeof(rorx); k++)
+			emit_byte(e, rorx[k]);
+	} else {
+		emit_rr(e, 0, 0x89, HOST_T1, HOST_T0); /* mov r11d, r14d */
+		emit_rr(e, 0, 0xc1, 5, HOST_T0);       /* shr */
+		emit_byte(e, shift);
+	}
+	emit_rr(e, 0, 0x81, 4, HOST_T0); /* and */
+	emit_word(e, (SPACE_TLB_COUNT - 1) << SPACE_ENTRY_SHIFT);
+}
+
+void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write)
+{
+	struct emitter *e = &w->e;
+	bool is_fixed = a->is_constant && a->seg != SEG_FS && a->seg != SEG_GS;
+	struct host_memory tag = {.base = HOST_T0, .index = NO_INDEX, .is_gs = true};
+	flags_to_frame(w);
+	uint32_t site = add_site(w, (struct site){.resume = emitter_here(e),
+						  .is_write = is_write,
+						  .size_bytes = (uint8_t)size_bytes});
+	access_address(w, a);
+	if (is_fixed) {
+		tag.is_absolute = true;
+		tag.disp = (int32_t)(space_slot((uint64_t)a->disp) << SPACE_ENTRY_SHIFT);
+	} else {
+		emit_slot(w);
+	}
+	struct host_memory page = tag;
+	page.disp += (int32_t)offsetof(struct space_entry, page);
+	tag.disp += (int32_t)(is_write ? offsetof(struct space_entry, write)
+				       : offsetof(struct space_entry, read));
+	emit_rm(e, EMIT_W, 0x33, HOST_T1, tag); /* xor */
+	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1);	/* cmp */
+	emit_word(e, PAGE_SIZE_BYTES - size_bytes);
+	struct slow *s = add_slow(w, SLOW_FILL, emit_jcc_forward(e, CONDITION_A));
+	s->site = site;
+	s->tag = tag;
+	emit_load(e, HOST_T0, page);
+	flags_lost(w);
+}

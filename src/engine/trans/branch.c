@@ -1,0 +1,245 @@
+/*
+ * The ends of blocks: near jumps, calls and returns, and the code behind a block.
+ *
+ * A direct way inside the page is a jump that is patched once its target is translated (a link). A
+ * way to another page, and every indirect one, goes through the space's jump table: the page it
+ * leads to may be another one tomorrow, and then the table is emptied.
+ */
+#include "engine/trans/translate_private.h"
+
+static const struct guest_address below_top = {
+	.base = GPR_RSP, .index = GPR_NONE, .disp = -8, .seg = SEG_SS};
+static const struct guest_address top = {.base = GPR_RSP, .index = GPR_NONE, .seg = SEG_SS};
+
+static bool is_same_page(const struct work *w, uint64_t rip)
+{
+	return rip >> PAGE_SHIFT == w->x->rip >> PAGE_SHIFT;
+}
+
+/* The displacement at `patch` is link number n, to `rip`. */
+static void add_link(struct work *w, uint64_t rip, unsigned n, uint8_t *patch)
+{
+	struct link *l = &w->x->links[n];
+	*l = (struct link){.rip = rip, .patch = patch + w->e.to_running, .from = w->x};
+	if (w->x->link_count <= n)
+		w->x->link_count = (uint8_t)(n + 1);
+	struct slow *s = add_slow(w, SLOW_LINK, patch);
+	s->site = add_site(w, (struct site){0});
+	w->trans->sites[s->site].index = (uint8_t)n;
+}
+
+static struct host_memory jump_table(size_t member, unsigned slot)
+{
+	return (struct host_memory){
+		.is_gs = true, .is_absolute = true, .disp = (int32_t)(member + 8 * slot)};
+}
+
+static void emit_table_miss(struct work *w, uint8_t *patch, int undo_sp)
+{
+	uint32_t site = add_site(w, (struct site){.undo_sp = (int16_t)undo_sp});
+	emit_patch(patch, w->e.at);
+	emit_call_helper(w, site, w->trans->to_indirect);
+}
+
+/* To a constant address in another page. */
+static void emit_far_exit(struct work *w, uint64_t rip)
+{
+	struct emitter *e = &w->e;
+	unsigned slot = space_jump_slot(rip);
+	emit_constant(e, HOST_T1, rip);
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, jump_table(offsetof(struct space, jump_rip), slot));
+	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
+	emit_rm(e, 0, 0xff, 4, jump_table(offsetof(struct space, jump_code), slot));
+	emit_table_miss(w, miss, 0);
+}
+
+/* To the address in T1. */
+static void emit_indirect(struct work *w, int undo_sp)
+{
+	struct emitter *e = &w->e;
+	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
+	emit_rr(e, 0, 0x69, HOST_T0, HOST_T1); /* imul r11d, r14d, factor */
+	emit_word(e, SPACE_JUMP_FACTOR);
+	emit_rr(e, 0, 0xc1, 5, HOST_T0); /* shr */
+	emit_byte(e, 32 - SPACE_JUMP_BITS);
+	entry.disp = (int32_t)offsetof(struct space, jump_rip);
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, entry);
+	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
+	entry.disp = (int32_t)offsetof(struct space, jump_code);
+	emit_rm(e, 0, 0xff, 4, entry);
+	emit_table_miss(w, miss, undo_sp);
+}
+
+void emit_exit(struct work *w, uint64_t rip, unsigned n)
+{
+	if (is_same_page(w, rip))
+		add_link(w, rip, n, emit_jmp_forward(&w->e));
+	else
+		emit_far_exit(w, rip);
+}
+
+/* ---- the instructions ---- */
+
+static uint64_t next_rip(const struct work *w)
+{
+	return w->g->rip + w->g->d.length;
+}
+
+static uint64_t target_of(const struct work *w)
+{
+	return next_rip(w) + w->g->operands[0].imm.value.u;
+}
+
+static void translate_jcc(struct work *w)
+{
+	flags_to_host(w);
+	flags_to_frame(w);
+	uint8_t *taken = emit_jcc_forward(&w->e, w->g->d.opcode & 15);
+	emit_exit(w, next_rip(w), 0);
+	if (is_same_page(w, target_of(w))) {
+		add_link(w, target_of(w), 1, taken);
+		return;
+	}
+	struct slow *s = add_slow(w, SLOW_JUMP, taken);
+	s->rip = target_of(w);
+}
+
+static void emit_push_return(struct work *w)
+{
+	struct emitter *e = &w->e;
+	uint64_t rip = next_rip(w);
+	access_emit(w, &below_top, 8, true);
+	if (rip == (uint64_t)(int64_t)(int32_t)rip) {
+		emit_rm(e, EMIT_W, 0xc7, 0, AT_OPERAND);
+		emit_word(e, (uint32_t)rip);
+	} else {
+		emit_lea(e, HOST_T0, AT_OPERAND);
+		emit_constant(e, HOST_T1, rip);
+		emit_store(e, (struct host_memory){.base = HOST_T0, .index = NO_INDEX}, HOST_T1);
+	}
+	emit_lea(e, HOST_GUEST_RSP,
+		 (struct host_memory){.base = HOST_GUEST_RSP, .index = NO_INDEX, .disp = -8});
+}
+
+/* T1 = where the operand leads. */
+static bool emit_target(struct work *w)
+{
+	const ZydisDecodedOperand *o = &w->g->operands[0];
+	struct guest_address a;
+	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+		int guest = (int)(o->reg.value - ZYDIS_REGISTER_RAX);
+		flags_to_frame(w);
+		if (host_register(guest) >= 0)
+			emit_mov(&w->e, HOST_T1, (unsigned)host_register(guest));
+		else
+			emit_load(&w->e, HOST_T1, home_of(guest));
+		return true;
+	}
+	if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || !address_of(w->g, o, &a))
+		return false;
+	access_emit(w, &a, 8, false);
+	emit_load(&w->e, HOST_T1, AT_OPERAND);
+	return true;
+}
+
+static bool translate_call(struct work *w)
+{
+	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		emit_push_return(w);
+		emit_exit(w, target_of(w), 0);
+		return true;
+	}
+	if (!emit_target(w))
+		return false;
+	emit_store(&w->e, FRAME(value), HOST_T1);
+	emit_push_return(w);
+	emit_load(&w->e, HOST_T1, FRAME(value));
+	emit_indirect(w, 8);
+	return true;
+}
+
+static bool translate_jmp(struct work *w)
+{
+	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		flags_to_frame(w);
+		emit_exit(w, target_of(w), 0);
+		return true;
+	}
+	if (!emit_target(w))
+		return false;
+	emit_indirect(w, 0);
+	return true;
+}
+
+static void translate_ret(struct work *w)
+{
+	int drop = 8;
+	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		drop += (int)(w->g->operands[0].imm.value.u & 0xffff);
+	access_emit(w, &top, 8, false);
+	emit_load(&w->e, HOST_T1, AT_OPERAND);
+	emit_lea(&w->e, HOST_GUEST_RSP,
+		 (struct host_memory){.base = HOST_GUEST_RSP, .index = NO_INDEX, .disp = drop});
+	emit_indirect(w, -drop);
+}
+
+static bool is_jcc(const ZydisDecodedInstruction *d)
+{
+	if (d->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+		return false;
+	return (d->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (d->opcode & 0xf0) == 0x70) ||
+	       (d->opcode_map == ZYDIS_OPCODE_MAP_0F && (d->opcode & 0xf0) == 0x80);
+}
+
+bool translate_branch(struct work *w)
+{
+	const ZydisDecodedInstruction *d = &w->g->d;
+	if (d->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
+	    d->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
+		return false;
+	if (is_jcc(d)) {
+		translate_jcc(w);
+		return true;
+	}
+	switch (d->mnemonic) {
+	case ZYDIS_MNEMONIC_JMP: return translate_jmp(w);
+	case ZYDIS_MNEMONIC_CALL: return translate_call(w);
+	case ZYDIS_MNEMONIC_RET: translate_ret(w); return true;
+	default: return false;
+	}
+}
+
+/* ---- behind the block ---- */
+
+static void emit_slow_fill(struct work *w, const struct slow *s)
+{
+	struct site *site = &w->trans->sites[s->site];
+	emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, s->tag);
+	emit_call_helper(w, s->site, w->trans->to_fill);
+	if (!s->after)
+		return; /* a branch: nothing comes behind it */
+	site->next = s->after + w->e.to_running;
+	if (!s->is_flags_needed)
+		return;
+	site->next = emitter_here(&w->e);
+	w->flags = FLAGS_FRAME;
+	flags_to_host(w);
+	emit_jmp(&w->e, s->after + w->e.to_running);
+}
+
+void emit_slow(struct work *w)
+{
+	w->g = NULL;
+	for (unsigned k = 0; k < w->slow_count; k++) {
+		const struct slow *s = &w->slow[k];
+		emit_patch(s->patch, w->e.at);
+		if (s->kind == SLOW_FILL) {
+			emit_slow_fill(w, s);
+		} else if (s->kind == SLOW_LINK) {
+			w->x->links[w->trans->sites[s->site].index].stub = emitter_here(&w->e);
+			emit_call_helper(w, s->site, w->trans->to_link);
+		} else {
+			emit_far_exit(w, s->rip);
+		}
+	}
+}

@@ -1,0 +1,183 @@
+/*
+ * The code cache: host code, the translations that own it, their links, and their end.
+ *
+ * Memory is a memfd mapped twice, writable for us and executable for the processor, never both at
+ * one address. Translations hang on the interpreter's blocks: a block that dies takes its
+ * translations along (links to them are turned back, look-up tables forget them), their code stays
+ * where it is until the cache is full and everything goes at once. That happens between blocks
+ * only, so nothing that runs is ever taken away.
+ *
+ * Links: a direct jump is patched to lead straight to its target's code. A link stays in one
+ * guest-virtual page, so the target's mapping is the one that its source was fetched through.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "engine/trans/trans_private.h"
+
+static int map_code(struct trans *trans, struct error *e)
+{
+	int fd = memfd_create("gnomon-code", MFD_CLOEXEC);
+	if (fd < 0)
+		return error_set(e, -errno, "cannot make memory for code: %s", strerror(errno));
+	void *writable = MAP_FAILED, *running = MAP_FAILED;
+	if (!ftruncate(fd, TRANS_CODE_BYTES)) {
+		writable = mmap(NULL, TRANS_CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		running = mmap(NULL, TRANS_CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	}
+	int error = errno;
+	close(fd);
+	trans->writable = writable == MAP_FAILED ? NULL : writable;
+	trans->running = running == MAP_FAILED ? NULL : running;
+	if (!trans->writable || !trans->running)
+		return error_set(e, -error, "cannot map memory for code: %s", strerror(error));
+	return 0;
+}
+
+static void *map_lazily(size_t size_bytes)
+{
+	void *p = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int cache_init(struct trans *trans, struct error *e)
+{
+	trans->records = map_lazily(TRANS_RECORD_BYTES);
+	trans->sites = map_lazily(TRANS_SITES_MAX * sizeof(struct site));
+	if (!trans->records || !trans->sites)
+		return error_set(e, -ENOMEM, "no memory for the translator's records");
+	return map_code(trans, e);
+}
+
+void cache_fini(struct trans *trans)
+{
+	if (trans->writable)
+		munmap(trans->writable, TRANS_CODE_BYTES);
+	if (trans->running)
+		munmap(trans->running, TRANS_CODE_BYTES);
+	if (trans->records)
+		munmap(trans->records, TRANS_RECORD_BYTES);
+	if (trans->sites)
+		munmap(trans->sites, TRANS_SITES_MAX * sizeof(struct site));
+}
+
+bool cache_has_room(const struct trans *trans)
+{
+	return trans->code_used + TRANS_BLOCK_CODE_MAX <= TRANS_CODE_BYTES &&
+	       trans->records_used + sizeof(struct translation) <= TRANS_RECORD_BYTES &&
+	       trans->site_count + 4 * BLOCK_INSNS_MAX <= TRANS_SITES_MAX;
+}
+
+/* Runs `act` on every space of every vcpu. */
+static void for_all_spaces(struct trans *trans, void (*act)(struct space *, uint64_t),
+			   uint64_t argument)
+{
+	for (unsigned n = 0; n < trans->interp->vcpu_count; n++) {
+		struct trans_vcpu *t = trans->vcpus[n];
+		if (!t)
+			continue;
+		act(t->kernel, argument);
+		act(t->kernel_ac, argument);
+		for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
+			act(&t->user[k], argument);
+	}
+}
+
+static void forget_jumps(struct space *p, uint64_t unused)
+{
+	(void)unused;
+	space_flush_jumps(p);
+}
+
+/* Everything: the blocks that translations hang on must not be asked again. */
+void cache_flushed(void *opaque)
+{
+	struct trans *trans = opaque;
+	for_all_spaces(trans, forget_jumps, 0);
+	trans->code_used = trans->code_fixed;
+	trans->records_used = 0;
+	trans->site_count = 0;
+	trans->pending = NULL;
+}
+
+void cache_flush(struct trans *trans)
+{
+	block_flush(trans->interp); /* calls cache_flushed() */
+}
+
+struct translation *cache_add(struct trans *trans)
+{
+	struct translation *x = (void *)(trans->records + trans->records_used);
+	trans->records_used += align_up(sizeof(*x), 16);
+	*x = (struct translation){0};
+	return x;
+}
+
+uint32_t cache_add_site(struct trans *trans, struct site site)
+{
+	trans->sites[trans->site_count] = site;
+	return trans->site_count++;
+}
+
+struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode)
+{
+	struct translation *x = b->translation;
+	while (x && (x->rip != rip || x->mode != mode))
+		x = x->variant;
+	return x;
+}
+
+static void lead(const struct trans *trans, const struct link *l, const uint8_t *target)
+{
+	uint32_t distance = (uint32_t)(target - (l->patch + 4));
+	memcpy(trans->writable + (l->patch - trans->running), &distance, 4);
+}
+
+void cache_link(struct trans *trans, struct link *l, struct translation *to)
+{
+	if (l->to || !l->patch)
+		return;
+	l->to = to;
+	l->next_in = to->incoming;
+	to->incoming = l;
+	lead(trans, l, to->code);
+}
+
+static void unlink_incoming(struct trans *trans, struct translation *x)
+{
+	for (struct link *l = x->incoming; l; l = l->next_in) {
+		lead(trans, l, l->stub);
+		l->to = NULL;
+	}
+	x->incoming = NULL;
+}
+
+static void unlink_outgoing(struct translation *x)
+{
+	for (unsigned k = 0; k < x->link_count; k++) {
+		struct link *l = &x->links[k];
+		if (!l->to)
+			continue;
+		struct link **at = &l->to->incoming;
+		while (*at != l)
+			at = &(*at)->next_in;
+		*at = l->next_in;
+		l->to = NULL;
+	}
+}
+
+void cache_dropped(void *opaque, struct block *b)
+{
+	struct trans *trans = opaque;
+	for (struct translation *x = b->translation; x; x = x->variant) {
+		unlink_incoming(trans, x);
+		unlink_outgoing(x);
+		for_all_spaces(trans, space_forget, x->rip);
+		if (trans->pending && trans->pending->from == x)
+			trans->pending = NULL;
+	}
+	b->translation = NULL;
+}

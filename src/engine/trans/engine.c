@@ -1,0 +1,229 @@
+/*
+ * The engine's contract: an interpreter with a translator plugged in.
+ *
+ * run() of the contract is the interpreter's own; it offers warm blocks to run_translated() below,
+ * which enters generated code. A fault raised in generated code unwinds to the interpreter's loop
+ * like any other.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/trans/host_cpu.h"
+#include "engine/trans/trans.h"
+#include "engine/trans/trans_private.h"
+
+#define WARM_COUNT 24
+
+/* May code at this state run translated? */
+static bool is_translatable(const struct interp_vcpu *c, const struct block *b)
+{
+	return c->key & KEY_CODE64 && b->gfn2 == ~0ull && !c->slow_checks;
+}
+
+static void fill_frame(struct trans_vcpu *t)
+{
+	struct frame *f = &t->start;
+	const struct vcpu_state *s = t->c->s;
+	f->home[0] = s->gpr[GPR_R11];
+	f->home[1] = s->gpr[GPR_R14];
+	f->home[2] = s->gpr[GPR_R15];
+	f->flags = (uint16_t)(s->flags_low << 8 | s->flags_of);
+	f->fs_base = s->seg[SEG_FS].base;
+	f->gs_base = s->seg[SEG_GS].base;
+	helper_set_budget(t, f);
+}
+
+static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
+{
+	struct trans *trans = opaque;
+	struct trans_vcpu *t = trans->vcpus[c->v->index];
+	struct vcpu_state *s = c->s;
+	if (!is_translatable(c, b))
+		return false;
+	struct translation *x = cache_find(b, s->rip, c->mode);
+	if (unlikely(!x)) {
+		if (!cache_has_room(trans)) {
+			cache_flush(trans);
+			return true; /* `b` is gone: look again */
+		}
+		x = translate(t, b);
+		if (!x)
+			return false;
+	}
+	struct link *l = trans->pending;
+	if (l && trans->pending_rip == s->rip && l->from->mode == x->mode &&
+	    gpa_gfn(gpa(l->from->block->gpa)) == gpa_gfn(gpa(b->gpa)))
+		cache_link(trans, l, x);
+	trans->pending = NULL;
+	helper_choose_space(t);
+	space_remember(t->space, s->rip, x->code);
+	s->rflags &= ~FLAG_RF;
+	fill_frame(t);
+	trans->enter(t, x->code);
+	return true;
+}
+
+static void free_spaces(struct trans_vcpu *t)
+{
+	free(t->kernel);
+	free(t->kernel_ac);
+	free(t->user);
+}
+
+static void trans_destroy(struct engine *engine)
+{
+	struct interp *vm = (struct interp *)engine;
+	if (!vm)
+		return;
+	struct trans *trans = (struct trans *)(uintptr_t)vm->translator;
+	struct memory *memory = vm->config.memory;
+	interp_ops.destroy(engine);
+	if (!trans)
+		return;
+	for (unsigned n = 0; trans->vcpus && trans->vcpus[n]; n++) {
+		memory_remove_flag_listener(memory, trans->vcpus[n]);
+		free_spaces(trans->vcpus[n]);
+		free(trans->vcpus[n]);
+	}
+	free(trans->vcpus);
+	cache_fini(trans);
+	free(trans);
+}
+
+static int trans_create(struct engine **out, const struct engine_config *config, struct error *e)
+{
+	int r = interp_ops.create(out, config, e);
+	if (r)
+		return r;
+	struct interp *vm = (struct interp *)*out;
+	struct trans *trans = calloc(1, sizeof(*trans));
+	if (trans)
+		trans->vcpus = calloc(config->vcpu_count + 1, sizeof(struct trans_vcpu *));
+	if (!trans || !trans->vcpus) {
+		free(trans);
+		interp_ops.destroy(*out);
+		return error_set(e, -ENOMEM, "no memory for the translator");
+	}
+	trans->interp = vm;
+	trans->translator = (struct interp_translator){.run = run_translated,
+						       .dropped = cache_dropped,
+						       .flushed = cache_flushed,
+						       .opaque = trans,
+						       .warm_count = WARM_COUNT};
+	vm->translator = &trans->translator;
+	vm->engine.ops = &trans_ops;
+	trans->has_fsgsbase = host_has_fsgsbase();
+	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
+	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	r = cache_init(trans, e);
+	if (r) {
+		trans_destroy(*out);
+		*out = NULL;
+		return r;
+	}
+	thunk_init(trans);
+	return 0;
+}
+
+static struct space *make_spaces(unsigned count)
+{
+	struct space *p = aligned_alloc(64, align_up(count * sizeof(*p), 64));
+	if (!p)
+		return NULL;
+	memset(p, 0, count * sizeof(*p));
+	for (unsigned k = 0; k < count; k++)
+		space_init(&p[k]);
+	return p;
+}
+
+static void mmu_flushed(void *opaque, enum mmu_flush what, gva_t address)
+{
+	struct trans_vcpu *t = opaque;
+	if (what == MMU_FLUSH_PAGE) {
+		space_drop_page(t->kernel, address.v);
+		space_drop_page(t->kernel_ac, address.v);
+		space_flush_jumps(t->kernel);
+		space_flush_jumps(t->kernel_ac);
+		for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
+			space_drop_page(&t->user[k], address.v);
+			space_flush_jumps(&t->user[k]);
+		}
+		return;
+	}
+	space_flush(t->kernel);
+	space_flush(t->kernel_ac);
+	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
+		space_flush(&t->user[k]);
+}
+
+static void page_flagged(void *opaque, gpa_t page)
+{
+	struct trans_vcpu *t = opaque;
+	const uint8_t *host = memory_host(t->c->memory, page, PAGE_SIZE_BYTES);
+	space_protect(t->kernel, host);
+	space_protect(t->kernel_ac, host);
+	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
+		space_protect(&t->user[k], host);
+}
+
+static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu, struct error *e)
+{
+	struct interp *vm = (struct interp *)engine;
+	struct trans *trans = (struct trans *)(uintptr_t)vm->translator;
+	int r = interp_ops.add_vcpu(engine, v, mmu, e);
+	if (r)
+		return r;
+	struct trans_vcpu *t = calloc(1, sizeof(*t));
+	if (t) {
+		t->kernel = make_spaces(1);
+		t->kernel_ac = make_spaces(1);
+		t->user = make_spaces(SPACE_USER_COUNT);
+	}
+	if (!t || !t->kernel || !t->kernel_ac || !t->user) {
+		if (t)
+			free_spaces(t);
+		free(t);
+		return error_set(e, -ENOMEM, "no memory for vcpu %u's translations", v->index);
+	}
+	t->c = vm->vcpus[v->index];
+	t->trans = trans;
+	t->start.state = &v->state;
+	t->start.t = t;
+	trans->vcpus[v->index] = t;
+	mmu->listener = (struct mmu_listener){mmu_flushed, t};
+	return memory_add_flag_listener(vm->config.memory,
+					(struct memory_flag_listener){page_flagged, t});
+}
+
+static void trans_run(struct engine *engine, unsigned index, uint64_t until_cycles,
+		      struct vm_exit *exit)
+{
+	struct trans *trans = (struct trans *)(uintptr_t)((struct interp *)engine)->translator;
+	trans->vcpus[index]->gs = NULL; /* another thread, or another machine on this one */
+	interp_ops.run(engine, index, until_cycles, exit);
+}
+
+static void trans_state_changed(struct engine *engine, unsigned index)
+{
+	interp_ops.state_changed(engine, index);
+}
+
+static int trans_set_breakpoint(struct engine *engine, gva_t address, bool on)
+{
+	return interp_ops.set_breakpoint(engine, address, on);
+}
+
+static void trans_single_step(struct engine *engine, unsigned index)
+{
+	interp_ops.single_step(engine, index);
+}
+
+const struct engine_ops trans_ops = {
+	.create = trans_create,
+	.destroy = trans_destroy,
+	.add_vcpu = trans_add_vcpu,
+	.run = trans_run,
+	.state_changed = trans_state_changed,
+	.set_breakpoint = trans_set_breakpoint,
+	.single_step = trans_single_step,
+};

@@ -1,0 +1,106 @@
+/*
+ * The guest's arithmetic flags: which instructions touch them, and moving them between the host's
+ * flags and the frame.
+ *
+ * Moving uses LAHF and SETO, and ADD and SAHF back: PUSHF would need the guest's stack pointer and
+ * POPF is slow. Nothing here changes a guest register.
+ */
+#include "engine/trans/translate_private.h"
+
+#define LIVE_OF 2u
+
+static uint8_t live_mask(uint32_t flags)
+{
+	return (uint8_t)((flags & 0xd5) | (flags & FLAG_OF ? LIVE_OF : 0));
+}
+
+uint8_t flags_read(const struct guest_insn *g)
+{
+	const ZydisAccessedFlags *f = g->d.cpu_flags;
+	return f ? live_mask(f->tested) : 0;
+}
+
+bool flags_written(const struct guest_insn *g)
+{
+	const ZydisAccessedFlags *f = g->d.cpu_flags;
+	return f && live_mask(f->modified | f->set_0 | f->set_1 | f->undefined);
+}
+
+/* Flags that the manual calls undefined are written by some processors and kept by others; only of
+ * these instructions do we know that what they leave does not depend on what was there. */
+static bool overwrites_undefined(const struct guest_insn *g)
+{
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_ANDN: return true;
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+		return g->operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+		       g->operands[1].imm.value.u & 31;
+	default: return false;
+	}
+}
+
+/* Shifts by a count of 0 change nothing. */
+static bool may_do_nothing(const struct guest_insn *g)
+{
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR: return !overwrites_undefined(g);
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD: return true;
+	default: return false;
+	}
+}
+
+uint8_t flags_killed(const struct guest_insn *g)
+{
+	const ZydisAccessedFlags *f = g->d.cpu_flags;
+	if (!f || may_do_nothing(g))
+		return 0;
+	uint32_t written = f->modified | f->set_0 | f->set_1;
+	if (overwrites_undefined(g))
+		written |= f->undefined;
+	return live_mask(written);
+}
+
+static void emit_sahf(struct emitter *e)
+{
+	emit_rm(e, EMIT_0F, 0xb7, GPR_RAX, FRAME(flags)); /* movzx eax, word */
+	emit_byte(e, 0x04);				  /* add al, 127: OF if AL is 1 */
+	emit_byte(e, 0x7f);
+	emit_byte(e, 0x9e); /* sahf */
+}
+
+void flags_to_frame(struct work *w)
+{
+	struct emitter *e = &w->e;
+	if (w->flags != FLAGS_HOST)
+		return;
+	emit_mov(e, HOST_T0, GPR_RAX);
+	emit_rr(e, EMIT_0F, 0x90, 0, GPR_RAX); /* seto al */
+	emit_byte(e, 0x9f);		       /* lahf */
+	emit_rm(e, EMIT_66, 0x89, GPR_RAX, FRAME(flags));
+	emit_mov(e, GPR_RAX, HOST_T0);
+	w->flags = FLAGS_BOTH;
+}
+
+void flags_to_host(struct work *w)
+{
+	struct emitter *e = &w->e;
+	if (w->flags != FLAGS_FRAME)
+		return;
+	emit_store(e, FRAME(rax), GPR_RAX);
+	emit_sahf(e);
+	emit_load(e, GPR_RAX, FRAME(rax));
+	w->flags = FLAGS_BOTH;
+}

@@ -1,0 +1,250 @@
+/*
+ * What generated code calls: fills of its TLB, instructions that are the interpreter's, and ways
+ * out of a block that are not linked yet.
+ *
+ * A helper begins by making vcpu_state and the interpreter's vcpu look as if the interpreter were
+ * in the middle of the block (enter_block), so that a fault raised here is precise: RIP, time and
+ * counts follow from the instruction's index as always. It ends by giving the frame what may have
+ * changed.
+ */
+#include <asm/prctl.h>
+#include <limits.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/trans/trans_private.h"
+#include "ledger/ledger.h"
+
+/* ---- the state, both ways ---- */
+
+/* Counts what ran since the last time. */
+static void count_instructions(struct trans_vcpu *t, const struct frame *f)
+{
+	uint64_t spent = t->budget_at - (uint64_t)(int64_t)f->budget;
+	t->budget_at = (uint64_t)(int64_t)f->budget;
+	t->c->cycles += spent;
+	ledger_charge_many(t->c->ledger, EVENT_INSTRUCTION, spent);
+}
+
+void helper_set_budget(struct trans_vcpu *t, struct frame *f)
+{
+	struct interp_vcpu *c = t->c;
+	uint64_t left = c->until > c->cycles ? c->until - c->cycles : 0;
+	f->budget = left > INT32_MAX / 2 ? INT32_MAX / 2 : (int32_t)left;
+	t->budget_at = (uint64_t)f->budget;
+}
+
+static void take_registers(struct frame *f)
+{
+	struct vcpu_state *s = f->state;
+	s->gpr[GPR_R11] = f->home[0];
+	s->gpr[GPR_R14] = f->home[1];
+	s->gpr[GPR_R15] = f->home[2];
+	s->flags_of = (uint8_t)(f->flags & 1);
+	s->flags_low = (uint8_t)(f->flags >> 8);
+}
+
+static void give_registers(struct frame *f)
+{
+	const struct vcpu_state *s = f->state;
+	f->home[0] = s->gpr[GPR_R11];
+	f->home[1] = s->gpr[GPR_R14];
+	f->home[2] = s->gpr[GPR_R15];
+	f->flags = (uint16_t)(s->flags_low << 8 | s->flags_of);
+	f->fs_base = s->seg[SEG_FS].base;
+	f->gs_base = s->seg[SEG_GS].base;
+}
+
+/* As if the interpreter were in the middle of `x`'s block. */
+static void enter_block(struct frame *f, const struct translation *x)
+{
+	struct interp_vcpu *c = f->t->c;
+	take_registers(f);
+	count_instructions(f->t, f);
+	c->ops = x->block->insns;
+	c->count = x->block->count;
+	c->s->gpr[REG_BLOCK] = x->rip;
+}
+
+static const uint8_t *leave(struct frame *f)
+{
+	return f->t->trans->leave;
+}
+
+/* ---- spaces ---- */
+
+static struct space *user_space(struct trans_vcpu *t, uint64_t cr3)
+{
+	struct space *oldest = &t->user[0];
+	for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
+		struct space *p = &t->user[k];
+		if (p->is_valid && p->cr3 == cr3)
+			return p;
+		if (!p->is_valid || p->last_use < oldest->last_use)
+			oldest = p;
+	}
+	space_flush(oldest);
+	oldest->is_valid = true;
+	oldest->cr3 = cr3;
+	return oldest;
+}
+
+static void set_gs(struct trans_vcpu *t)
+{
+	if (t->gs == t->space)
+		return;
+	t->gs = t->space;
+	if (t->trans->has_fsgsbase)
+		__asm__ volatile("wrgsbase %0" : : "r"(t->space));
+	else
+		syscall(SYS_arch_prctl, ARCH_SET_GS, t->space);
+}
+
+void helper_choose_space(struct trans_vcpu *t)
+{
+	if (t->c->mode == MMU_SUPERVISOR)
+		t->space = t->kernel;
+	else if (t->c->mode == MMU_SUPERVISOR_AC)
+		t->space = t->kernel_ac;
+	else
+		t->space = user_space(t, t->c->s->cr3);
+	t->space->last_use = ++t->uses;
+	set_gs(t);
+}
+
+/* ---- going on ---- */
+
+/* The translation at RIP, if there is one and it can be found without a fault. */
+static struct translation *find_translation(struct trans_vcpu *t)
+{
+	struct interp_vcpu *c = t->c;
+	uint64_t rip = c->s->rip;
+	struct mmu_fast_entry *e = mmu_fast_lookup(c->mmu, rip, rip, ACCESS_FETCH, c->fetch_mode);
+	if (!e)
+		return NULL;
+	struct block *b =
+		block_find(c->vm, e->gfn << PAGE_SHIFT | (rip & PAGE_OFFSET_MASK), c->key);
+	return b ? cache_find(b, rip, c->mode) : NULL;
+}
+
+/* RIP is set and a block is over: generated code that goes on, or the way out. */
+static const uint8_t *go_on(struct frame *f)
+{
+	struct trans_vcpu *t = f->t;
+	struct interp_vcpu *c = t->c;
+	if (c->attention || c->cycles >= c->until ||
+	    atomic_load_explicit(&c->v->requests, memory_order_relaxed) || !(c->key & KEY_CODE64) ||
+	    c->slow_checks)
+		return leave(f);
+	helper_choose_space(t);
+	const uint8_t *code;
+	unsigned slot = space_jump_slot(c->s->rip);
+	if (t->space->jump_rip[slot] == c->s->rip) {
+		code = t->space->jump_code[slot];
+	} else {
+		struct translation *x = find_translation(t);
+		if (!x)
+			return leave(f);
+		space_remember(t->space, x->rip, x->code);
+		code = x->code;
+	}
+	c->s->rflags &= ~FLAG_RF;
+	give_registers(f);
+	helper_set_budget(t, f);
+	return code;
+}
+
+const uint8_t *helper_budget(struct frame *f)
+{
+	const struct translation *x = f->t->trans->sites[f->site].from;
+	take_registers(f);
+	count_instructions(f->t, f);
+	f->state->rip = x->rip;
+	return leave(f);
+}
+
+const uint8_t *helper_link(struct frame *f)
+{
+	struct trans *trans = f->t->trans;
+	const struct site *site = &trans->sites[f->site];
+	struct link *l = &site->from->links[site->index];
+	take_registers(f);
+	count_instructions(f->t, f);
+	f->state->rip = l->rip;
+	struct translation *to = find_translation(f->t);
+	if (to) {
+		cache_link(trans, l, to);
+	} else {
+		trans->pending = l;
+		trans->pending_rip = l->rip;
+	}
+	return go_on(f);
+}
+
+/* An indirect branch to where nobody may go: it never happened, and the interpreter raises what it
+ * must. */
+static const uint8_t *undo_branch(struct frame *f, const struct site *site)
+{
+	struct interp_vcpu *c = f->t->c;
+	enter_block(f, site->from);
+	f->state->gpr[GPR_RSP] += (uint64_t)(int64_t)site->undo_sp;
+	interp_execute(c, site->from->block, site->index);
+	return leave(f);
+}
+
+const uint8_t *helper_indirect(struct frame *f)
+{
+	if (unlikely(!vcpu_is_canonical(f->state, f->linear)))
+		return undo_branch(f, &f->t->trans->sites[f->site]);
+	take_registers(f);
+	count_instructions(f->t, f);
+	f->state->rip = f->linear;
+	return go_on(f);
+}
+
+/* ---- instructions that are the interpreter's ---- */
+
+static const uint8_t *interpret(struct frame *f, const struct site *site)
+{
+	struct interp_vcpu *c = f->t->c;
+	if (!interp_execute(c, site->from->block, site->index))
+		return go_on(f);
+	give_registers(f);
+	helper_set_budget(f->t, f);
+	/* What has to be looked at is looked at when the block is over. */
+	if (c->attention) {
+		f->budget = 0;
+		f->t->budget_at = 0;
+	}
+	return site->next;
+}
+
+const uint8_t *helper_interpret(struct frame *f)
+{
+	const struct site *site = &f->t->trans->sites[f->site];
+	enter_block(f, site->from);
+	return interpret(f, site);
+}
+
+/* ---- fills ---- */
+
+const uint8_t *helper_fill(struct frame *f)
+{
+	struct trans_vcpu *t = f->t;
+	struct interp_vcpu *c = t->c;
+	const struct site *site = &t->trans->sites[f->site];
+	uint64_t linear = f->linear;
+	enum access_kind kind = site->is_write ? ACCESS_WRITE : ACCESS_READ;
+	struct mmu_page page;
+	struct page_fault fault;
+	enter_block(f, site->from);
+	bool crosses = (linear & PAGE_OFFSET_MASK) + site->size_bytes > PAGE_SIZE_BYTES;
+	if (crosses || !vcpu_is_canonical(c->s, linear))
+		return interpret(f, site);
+	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault))
+		interp_raise_pf(c, &site->from->block->insns[site->index], fault);
+	if (!page.host || (site->is_write && page.flags) || c->mmu->difference)
+		return interpret(f, site);
+	space_fill(t->space, linear, &page, site->is_write);
+	return site->resume;
+}

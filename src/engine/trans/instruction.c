@@ -1,0 +1,533 @@
+/*
+ * Instructions that run as they are: the guest's own bytes with other registers in them.
+ *
+ * The bytes are edited, not encoded anew, so that redundant encodings keep the meaning that the
+ * processor gives them. A register that lives elsewhere (RSP) is renamed; one that is at home in
+ * the frame is loaded into T0 or T1 or, as the ModRM.rm operand, used where it is; a memory operand
+ * becomes [T0 + T1] behind its look-up.
+ */
+#include "engine/trans/translate_private.h"
+
+struct copy {
+	const struct guest_insn *g;
+	const ZydisDecodedOperand *memory, *rm_operand;
+	int8_t reg, rm, opcode, vvvv; /* guest registers, or GPR_NONE */
+	bool reg_written, rm_written, vvvv_written;
+	bool has_high_byte; /* AH..BH: no REX prefix may come */
+};
+
+/* The host's operands of the instruction. */
+struct operands {
+	unsigned reg, rm, opcode, vvvv;
+	bool is_memory;
+	struct host_memory memory;
+};
+
+static bool is_plain(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_ADC:
+	case ZYDIS_MNEMONIC_ADCX:
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_ADOX:
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_ANDN:
+	case ZYDIS_MNEMONIC_BEXTR:
+	case ZYDIS_MNEMONIC_BLSI:
+	case ZYDIS_MNEMONIC_BLSMSK:
+	case ZYDIS_MNEMONIC_BLSR:
+	case ZYDIS_MNEMONIC_BSF:
+	case ZYDIS_MNEMONIC_BSR:
+	case ZYDIS_MNEMONIC_BSWAP:
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BZHI:
+	case ZYDIS_MNEMONIC_CBW:
+	case ZYDIS_MNEMONIC_CDQ:
+	case ZYDIS_MNEMONIC_CDQE:
+	case ZYDIS_MNEMONIC_CLC:
+	case ZYDIS_MNEMONIC_CMC:
+	case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_CQO:
+	case ZYDIS_MNEMONIC_CRC32:
+	case ZYDIS_MNEMONIC_CWD:
+	case ZYDIS_MNEMONIC_CWDE:
+	case ZYDIS_MNEMONIC_DEC:
+	case ZYDIS_MNEMONIC_IMUL:
+	case ZYDIS_MNEMONIC_INC:
+	case ZYDIS_MNEMONIC_LAHF:
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_MOV:
+	case ZYDIS_MNEMONIC_MOVBE:
+	case ZYDIS_MNEMONIC_MOVNTI:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MUL:
+	case ZYDIS_MNEMONIC_MULX:
+	case ZYDIS_MNEMONIC_NEG:
+	case ZYDIS_MNEMONIC_NOT:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_PDEP:
+	case ZYDIS_MNEMONIC_PEXT:
+	case ZYDIS_MNEMONIC_POPCNT:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RORX:
+	case ZYDIS_MNEMONIC_SAHF:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_SARX:
+	case ZYDIS_MNEMONIC_SBB:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHLX:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SHRD:
+	case ZYDIS_MNEMONIC_SHRX:
+	case ZYDIS_MNEMONIC_STC:
+	case ZYDIS_MNEMONIC_SUB:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_XADD:
+	case ZYDIS_MNEMONIC_XCHG:
+	case ZYDIS_MNEMONIC_XOR: return true;
+	default:
+		return (m >= ZYDIS_MNEMONIC_CMOVB && m <= ZYDIS_MNEMONIC_CMOVZ) ||
+		       (m >= ZYDIS_MNEMONIC_SETB && m <= ZYDIS_MNEMONIC_SETZ &&
+			m != ZYDIS_MNEMONIC_SETSSBSY);
+	}
+}
+
+/* BT with a register as its index reaches beyond its operand's bytes. */
+static bool is_bit_string(const struct guest_insn *g)
+{
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTS:
+		return g->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		       g->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+	default: return false;
+	}
+}
+
+/* 0..15, 16..19 for AH..BH, or -1. */
+static int general_register(ZydisRegister r)
+{
+	if (r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15)
+		return (int)(r - ZYDIS_REGISTER_RAX);
+	if (r >= ZYDIS_REGISTER_EAX && r <= ZYDIS_REGISTER_R15D)
+		return (int)(r - ZYDIS_REGISTER_EAX);
+	if (r >= ZYDIS_REGISTER_AX && r <= ZYDIS_REGISTER_R15W)
+		return (int)(r - ZYDIS_REGISTER_AX);
+	if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL)
+		return (int)(r - ZYDIS_REGISTER_AL);
+	if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
+		return (int)(r - ZYDIS_REGISTER_AH) + 16;
+	if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B)
+		return (int)(r - ZYDIS_REGISTER_SPL) + 4;
+	return -1;
+}
+
+static bool take_register(struct copy *c, const ZydisDecodedOperand *o)
+{
+	int n = general_register(o->reg.value);
+	bool is_written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	if (n < 0)
+		return ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_FLAGS;
+	if (n >= 16) {
+		c->has_high_byte = true;
+		return true; /* its number stays as it is */
+	}
+	switch (o->encoding) {
+	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+		c->reg = (int8_t)n;
+		c->reg_written = is_written;
+		return true;
+	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+		c->rm = (int8_t)n;
+		c->rm_written = is_written;
+		c->rm_operand = o;
+		return true;
+	case ZYDIS_OPERAND_ENCODING_OPCODE: c->opcode = (int8_t)n; return true;
+	case ZYDIS_OPERAND_ENCODING_NDSNDD:
+		c->vvvv = (int8_t)n;
+		c->vvvv_written = is_written;
+		return true;
+	default: return host_register(n) == n; /* implied */
+	}
+}
+
+static bool take_operands(struct copy *c)
+{
+	const struct guest_insn *g = c->g;
+	c->reg = c->rm = c->opcode = c->vvvv = GPR_NONE;
+	for (unsigned k = 0; k < g->d.operand_count; k++) {
+		const ZydisDecodedOperand *o = &g->operands[k];
+		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && !take_register(c, o))
+			return false;
+		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
+			continue;
+		if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+			return false;
+		c->memory = o;
+	}
+	return true;
+}
+
+static bool is_vex(const struct guest_insn *g)
+{
+	return g->d.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+}
+
+/* ---- writing ---- */
+
+static unsigned rex_of(const struct copy *c, const struct operands *o)
+{
+	const ZydisDecodedInstruction *d = &c->g->d;
+	unsigned rex = (unsigned)d->raw.rex.W << 3;
+	rex |= c->reg != GPR_NONE ? o->reg >> 3 << 2 : (unsigned)d->raw.rex.R << 2;
+	if (o->is_memory)
+		return rex | emit_rex_bits(0, o->memory);
+	if (c->rm != GPR_NONE)
+		return rex | o->rm >> 3;
+	if (c->opcode != GPR_NONE)
+		return rex | o->opcode >> 3;
+	return rex | d->raw.rex.B;
+}
+
+static unsigned emit_legacy(struct emitter *e, const struct copy *c, const struct operands *o)
+{
+	const ZydisDecodedInstruction *d = &c->g->d;
+	for (unsigned k = 0; k < d->raw.prefix_count; k++) {
+		uint8_t byte = c->g->bytes[k];
+		if (byte == 0x66 || byte == 0xf2 || byte == 0xf3 || byte == 0xf0)
+			emit_byte(e, byte);
+	}
+	unsigned rex = rex_of(c, o);
+	if (rex || (d->attributes & ZYDIS_ATTRIB_HAS_REX && !c->has_high_byte))
+		emit_byte(e, 0x40 | rex);
+	return d->raw.prefix_count;
+}
+
+static unsigned emit_vex(struct emitter *e, const struct copy *c, const struct operands *o)
+{
+	const uint8_t *bytes = c->g->bytes + c->g->d.raw.vex.offset;
+	bool is_short = bytes[0] == 0xc5;
+	uint8_t map = is_short ? (uint8_t)((bytes[1] & 0x80) | 0x61) : bytes[1];
+	uint8_t rest = is_short ? bytes[1] & 0x7f : bytes[2];
+	if (c->reg != GPR_NONE)
+		map = (uint8_t)((map & 0x7f) | (o->reg < 8) << 7);
+	if (o->is_memory) {
+		unsigned rex = emit_rex_bits(0, o->memory);
+		map = (uint8_t)((map & 0x9f) | (rex & 2 ? 0 : 0x40) | (rex & 1 ? 0 : 0x20));
+	} else if (c->rm != GPR_NONE) {
+		map = (uint8_t)((map & 0xdf) | (o->rm < 8) << 5);
+	}
+	if (c->vvvv != GPR_NONE)
+		rest = (uint8_t)((rest & 0x87) | (~o->vvvv & 15) << 3);
+	emit_byte(e, 0xc4);
+	emit_byte(e, map);
+	emit_byte(e, rest);
+	return c->g->d.raw.vex.offset + c->g->d.raw.vex.size;
+}
+
+static void emit_copy(struct emitter *e, const struct copy *c, const struct operands *o)
+{
+	const ZydisDecodedInstruction *d = &c->g->d;
+	const uint8_t *bytes = c->g->bytes;
+	unsigned at = is_vex(c->g) ? emit_vex(e, c, o) : emit_legacy(e, c, o);
+	if (!(d->attributes & ZYDIS_ATTRIB_HAS_MODRM)) {
+		unsigned opcode = at + (d->opcode_map == ZYDIS_OPCODE_MAP_0F ? 1 : 0);
+		for (; at < d->length; at++)
+			emit_byte(e, at == opcode && c->opcode != GPR_NONE
+					     ? (bytes[at] & 0xf8u) | (o->opcode & 7)
+					     : bytes[at]);
+		return;
+	}
+	while (at < d->raw.modrm.offset)
+		emit_byte(e, bytes[at++]);
+	unsigned modrm = bytes[at++];
+	unsigned reg = c->reg != GPR_NONE ? o->reg & 7 : modrm >> 3 & 7;
+	if (d->attributes & ZYDIS_ATTRIB_HAS_SIB)
+		at++;
+	at += d->raw.disp.size / 8;
+	if (o->is_memory)
+		emit_modrm(e, reg, o->memory);
+	else
+		emit_byte(e, 0xc0 | reg << 3 | (c->rm != GPR_NONE ? o->rm & 7 : modrm & 7));
+	while (at < d->length)
+		emit_byte(e, bytes[at++]);
+}
+
+/* ---- the flags around it ---- */
+
+static bool needs_host_flags(const struct guest_insn *g)
+{
+	return flags_read(g) || (flags_written(g) && flags_killed(g) != FLAGS_ALL);
+}
+
+static void note_flags(struct work *w)
+{
+	if (flags_written(w->g))
+		w->flags = FLAGS_HOST;
+}
+
+/* ---- with a memory operand ---- */
+
+static bool is_at_home(int guest)
+{
+	return guest != GPR_NONE && host_register(guest) < 0;
+}
+
+static unsigned host_or(int guest, unsigned other)
+{
+	int host = guest == GPR_NONE ? -1 : host_register(guest);
+	return host < 0 ? other : (unsigned)host;
+}
+
+static bool copy_with_memory(struct work *w, const struct copy *c)
+{
+	struct guest_address a;
+	bool is_write = c->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	bool reg_home = is_at_home(c->reg), vvvv_home = is_at_home(c->vvvv);
+	if (c->has_high_byte || (reg_home && vvvv_home) || !address_of(w->g, c->memory, &a))
+		return false;
+	access_emit(w, &a, c->memory->size / 8, is_write);
+	struct operands o = {.reg = host_or(c->reg, HOST_T1),
+			     .vvvv = host_or(c->vvvv, HOST_T1),
+			     .is_memory = true,
+			     .memory = AT_OPERAND};
+	int home = reg_home ? c->reg : vvvv_home ? c->vvvv : GPR_NONE;
+	if (home != GPR_NONE) {
+		emit_lea(&w->e, HOST_T0, AT_OPERAND);
+		emit_load(&w->e, HOST_T1, home_of(home));
+		o.memory = (struct host_memory){.base = HOST_T0, .index = NO_INDEX};
+	}
+	if (needs_host_flags(w->g))
+		flags_to_host(w);
+	emit_copy(&w->e, c, &o);
+	if (home != GPR_NONE && (reg_home ? c->reg_written : c->vvvv_written))
+		emit_store(&w->e, home_of(home), HOST_T1);
+	note_flags(w);
+	return true;
+}
+
+/* ---- with registers alone ---- */
+
+/* May the ModRM.rm register be used where it is at home? Not where memory means something else
+ * than a register. */
+static bool may_use_home(const struct copy *c)
+{
+	switch (c->g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_XADD:
+	case ZYDIS_MNEMONIC_XCHG: return false;
+	default: return !c->has_high_byte && !(c->rm_written && c->rm == c->reg);
+	}
+}
+
+/* Gives the homes that are in temporaries back. */
+struct loaded {
+	int8_t guest[2];
+	bool is_written[2];
+	unsigned count;
+};
+
+static const unsigned temporaries[2] = {HOST_T0, HOST_T1};
+
+/* The host register for `guest`, loaded if it is at home; false if there is no temporary left. */
+static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_written,
+			 unsigned *host)
+{
+	if (guest == GPR_NONE)
+		return true;
+	if (!is_at_home(guest)) {
+		*host = (unsigned)host_register(guest);
+		return true;
+	}
+	for (unsigned k = 0; k < l->count; k++)
+		if (l->guest[k] == guest) {
+			*host = temporaries[k];
+			l->is_written[k] |= is_written;
+			return true;
+		}
+	if (l->count == 2)
+		return false;
+	*host = temporaries[l->count];
+	emit_load(&w->e, *host, home_of(guest));
+	l->guest[l->count] = (int8_t)guest;
+	l->is_written[l->count++] = is_written;
+	return true;
+}
+
+static bool copy_registers(struct work *w, const struct copy *c)
+{
+	struct operands o = {0};
+	struct loaded l = {0};
+	unsigned homes = is_at_home(c->reg) + is_at_home(c->vvvv) + is_at_home(c->opcode);
+	bool uses_home = is_at_home(c->rm) && may_use_home(c);
+	if (homes + (is_at_home(c->rm) && !uses_home) > 2)
+		return false;
+	/* AH..BH go with no other register that needs REX. */
+	if (c->has_high_byte &&
+	    (homes || is_at_home(c->rm) || host_or(c->reg, 0) >= 8 || host_or(c->rm, 0) >= 8))
+		return false;
+	if (needs_host_flags(w->g))
+		flags_to_host(w);
+	load_operand(w, &l, c->reg, c->reg_written, &o.reg);
+	load_operand(w, &l, c->vvvv, c->vvvv_written, &o.vvvv);
+	load_operand(w, &l, c->opcode, true, &o.opcode);
+	if (uses_home) {
+		o.is_memory = true;
+		o.memory = home_of(c->rm);
+	} else {
+		load_operand(w, &l, c->rm, c->rm_written, &o.rm);
+	}
+	emit_copy(&w->e, c, &o);
+	if (uses_home && c->rm_written && c->rm_operand->size == 32) {
+		o.memory.disp += 4; /* a 32-bit result clears the rest */
+		emit_rm(&w->e, 0, 0xc7, 0, o.memory);
+		emit_word(&w->e, 0);
+	}
+	for (unsigned k = 0; k < l.count; k++)
+		if (l.is_written[k])
+			emit_store(&w->e, home_of(l.guest[k]), temporaries[k]);
+	note_flags(w);
+	return true;
+}
+
+/* ---- LEA ---- */
+
+static bool translate_lea(struct work *w)
+{
+	struct guest_address a;
+	const ZydisDecodedOperand *to = &w->g->operands[0];
+	int guest = general_register(to->reg.value);
+	if (to->size < 32 || !address_of(w->g, &w->g->operands[1], &a))
+		return false;
+	a.seg = SEG_DS;
+	unsigned host = host_or(guest, HOST_T1);
+	if (a.is_constant) {
+		emit_constant(&w->e, host, to->size == 32 ? (uint32_t)a.disp : (uint64_t)a.disp);
+	} else {
+		struct host_memory m = {.index = NO_INDEX, .shift = a.shift};
+		m.disp = (int32_t)a.disp;
+		if (a.index != GPR_NONE)
+			m.index = (int8_t)register_or_load(w, a.index, HOST_T0);
+		if (a.base != GPR_NONE)
+			m.base = (uint8_t)register_or_load(w, a.base, HOST_T1);
+		else
+			m.no_base = true;
+		bool is_wide = to->size == 64 && !a.is_32bit;
+		emit_rm(&w->e, is_wide ? EMIT_W : 0, 0x8d, host, m);
+	}
+	if (is_at_home(guest))
+		emit_store(&w->e, home_of(guest), HOST_T1);
+	return true;
+}
+
+bool translate_copied(struct work *w)
+{
+	struct copy c = {.g = w->g};
+	if (!is_plain(w->g->d.mnemonic) || is_bit_string(w->g))
+		return false;
+	if (w->g->d.mnemonic == ZYDIS_MNEMONIC_LEA)
+		return translate_lea(w);
+	if (!take_operands(&c))
+		return false;
+	return c.memory ? copy_with_memory(w, &c) : copy_registers(w, &c);
+}
+
+/* ---- the stack ---- */
+
+static void emit_move_sp(struct work *w, int32_t by)
+{
+	emit_lea(&w->e, HOST_GUEST_RSP,
+		 (struct host_memory){.base = HOST_GUEST_RSP, .index = NO_INDEX, .disp = by});
+}
+
+static bool translate_push(struct work *w)
+{
+	const ZydisDecodedOperand *o = &w->g->operands[0];
+	const struct guest_address below = {
+		.base = GPR_RSP, .index = GPR_NONE, .disp = -8, .seg = SEG_SS};
+	struct host_memory at = {.base = HOST_T0, .index = NO_INDEX};
+	struct emitter *e = &w->e;
+	int guest = -1;
+	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+		guest = general_register(o->reg.value);
+		if (guest < 0)
+			return false; /* FS, GS */
+	} else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		struct guest_address a;
+		if (!address_of(w->g, o, &a))
+			return false;
+		access_emit(w, &a, 8, false);
+		emit_load(e, HOST_T0, AT_OPERAND);
+		emit_store(e, FRAME(value), HOST_T0);
+	}
+	access_emit(w, &below, 8, true);
+	if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		emit_rm(e, EMIT_W, 0xc7, 0, AT_OPERAND);
+		emit_word(e, (uint32_t)o->imm.value.u);
+	} else if (guest >= 0 && host_register(guest) >= 0) {
+		emit_store(e, AT_OPERAND, (unsigned)host_register(guest));
+	} else {
+		emit_lea(e, HOST_T0, AT_OPERAND);
+		emit_load(e, HOST_T1, guest >= 0 ? home_of(guest) : FRAME(value));
+		emit_store(e, at, HOST_T1);
+	}
+	emit_move_sp(w, -8);
+	return true;
+}
+
+static bool translate_pop(struct work *w)
+{
+	const ZydisDecodedOperand *o = &w->g->operands[0];
+	const struct guest_address top = {.base = GPR_RSP, .index = GPR_NONE, .seg = SEG_SS};
+	if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return false;
+	int guest = general_register(o->reg.value);
+	if (guest < 0)
+		return false;
+	access_emit(w, &top, 8, false);
+	emit_load(&w->e, host_or(guest, HOST_T0), AT_OPERAND);
+	if (is_at_home(guest))
+		emit_store(&w->e, home_of(guest), HOST_T0);
+	if (guest != GPR_RSP)
+		emit_move_sp(w, 8);
+	return true;
+}
+
+static bool translate_leave(struct work *w)
+{
+	const struct guest_address top = {.base = GPR_RBP, .index = GPR_NONE, .seg = SEG_SS};
+	access_emit(w, &top, 8, false);
+	emit_load(&w->e, HOST_T0, AT_OPERAND);
+	emit_lea(&w->e, HOST_GUEST_RSP,
+		 (struct host_memory){.base = GPR_RBP, .index = NO_INDEX, .disp = 8});
+	emit_mov(&w->e, GPR_RBP, HOST_T0);
+	return true;
+}
+
+bool translate_stack(struct work *w)
+{
+	if (w->g->d.operand_width != 64)
+		return false;
+	switch (w->g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_PUSH: return translate_push(w);
+	case ZYDIS_MNEMONIC_POP: return translate_pop(w);
+	case ZYDIS_MNEMONIC_LEAVE: return translate_leave(w);
+	default: return false;
+	}
+}

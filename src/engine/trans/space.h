@@ -1,0 +1,90 @@
+/*
+ * The translator's own TLB, and where indirect branches lead: one `struct space` for each guest
+ * address space and privilege, addressed through GS while translated code runs.
+ *
+ * Invariant of an entry: `page` is the host address of the 4 KiB page of guest RAM that the tag
+ * names, `read` is the page's address if the space's mode may read it, `write` if it may write it
+ * and nobody has to hear of a write (no watch, D already set). Otherwise a tag is EMPTY: a page of
+ * another slot, so that no address that comes to this slot can match. The check is
+ *
+ *     (address ^ tag) <= 4096 - size
+ *
+ * which fails for every other page and for accesses that leave the page; a hit leaves the offset in
+ * the page, to which `page` is added.
+ */
+#pragma once
+
+#include "base/bits.h"
+#include "base/types.h"
+#include "paging/mmu.h"
+
+#ifdef GNOMON_HARD
+#define SPACE_TLB_BITS 1
+#define SPACE_JUMP_BITS 1
+#else
+#define SPACE_TLB_BITS 12
+#define SPACE_JUMP_BITS 12
+#endif
+#define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
+#define SPACE_JUMP_COUNT (1u << SPACE_JUMP_BITS)
+#define SPACE_ENTRY_SHIFT 5
+#define SPACE_JUMP_NOWHERE 0x8000000000000001ull /* never RIP: not canonical */
+#define SPACE_USER_COUNT 8
+
+struct space_entry {
+	uint64_t read, write;
+	uint8_t *page;
+	uint64_t unused;
+};
+
+struct space {
+	struct space_entry tlb[SPACE_TLB_COUNT];
+	uint64_t jump_rip[SPACE_JUMP_COUNT];
+	const uint8_t *jump_code[SPACE_JUMP_COUNT];
+	uint64_t tlb_used[(SPACE_TLB_COUNT + 63) / 64];	  /* slots that may be filled */
+	uint64_t jump_used[(SPACE_JUMP_COUNT + 63) / 64]; /* likewise */
+	uint64_t cr3;					  /* of a user's space */
+	uint64_t last_use;
+	bool is_valid; /* has a space, user's ones */
+};
+
+static inline unsigned space_slot(uint64_t address)
+{
+	return (unsigned)(address >> PAGE_SHIFT) & (SPACE_TLB_COUNT - 1);
+}
+
+static inline uint64_t space_empty_tag(unsigned slot)
+{
+	return (uint64_t)(slot ^ 1) << PAGE_SHIFT;
+}
+
+/* The multiplicative hash that translated code computes too. */
+#define SPACE_JUMP_FACTOR 0x9e3779b1u
+static inline unsigned space_jump_slot(uint64_t rip)
+{
+	return (uint32_t)rip * SPACE_JUMP_FACTOR >> (32 - SPACE_JUMP_BITS);
+}
+
+void space_init(struct space *p);
+void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, bool is_write);
+void space_flush(struct space *p);
+/* Forgets where branches lead. */
+void space_flush_jumps(struct space *p);
+void space_drop_page(struct space *p, uint64_t address);
+/* No write to the page at `host` goes unheard from now on. */
+void space_protect(struct space *p, const uint8_t *host);
+
+static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *code)
+{
+	unsigned slot = space_jump_slot(rip);
+	p->jump_rip[slot] = rip;
+	p->jump_code[slot] = code;
+	p->jump_used[slot / 64] |= BIT(slot % 64);
+}
+
+static inline void space_forget(struct space *p, uint64_t rip)
+{
+	unsigned slot = space_jump_slot(rip);
+	if (p->jump_rip[slot] == rip)
+		p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
+}

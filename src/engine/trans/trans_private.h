@@ -1,0 +1,165 @@
+/*
+ * What the files of the translator share: translated blocks, sites, the frame that generated code
+ * runs on.
+ *
+ * Registers. Guest registers live in the host register of the same number while translated code
+ * runs, but for these: guest RSP is in host R15; guest R11, R14 and R15, the ones that compilers
+ * reach for last, are at home in the frame; host R11 and R14 (HOST_T0, HOST_T1) are the generated
+ * code's own, host RSP is the frame, GS the present space (space.h).
+ *
+ * Flags. The guest's arithmetic flags are in the frame (`flags`) at every block boundary and
+ * wherever an exception may come from; inside a block they are also in the host's flags for as long
+ * as the code that looks up addresses leaves them alone.
+ *
+ * Helpers. Generated code calls C through thunks (thunk.c): all guest registers are put into
+ * vcpu_state, the helper may raise (longjmp out of generated code) or return the address where
+ * generated code goes on.
+ */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "engine/interp/block.h"
+#include "engine/trans/emit.h"
+#include "engine/trans/space.h"
+
+#define HOST_T0 11
+#define HOST_T1 14
+#define HOST_GUEST_RSP 15
+#define HOME_COUNT 3
+
+/* Lies on the host's stack at RSP. */
+struct frame {
+	int32_t budget; /* instructions left; below 0 at a block's entry: out */
+	uint16_t flags; /* the guest's: OF in the low byte, LAHF's byte above it */
+	uint16_t unused;
+	uint64_t home[HOME_COUNT]; /* guest R11, R14, R15 */
+	uint64_t fs_base, gs_base;
+	uint64_t value; /* an operand that has to survive a second look-up */
+	struct vcpu_state *state;
+	struct trans_vcpu *t;
+	uint64_t linear; /* T1 at a helper's call */
+	uint32_t site;	 /* T0 at a helper's call */
+	uint32_t unused2;
+	uint64_t rax; /* while flags are moved */
+	uint64_t pad;
+};
+
+/* What generated code refers to by number when it calls a helper. */
+struct site {
+	struct translation *from;
+	const uint8_t *resume; /* fill: the look-up again */
+	const uint8_t *next;   /* after the instruction */
+	uint8_t index;	       /* of the instruction; of the link for a link */
+	bool is_write;
+	uint8_t size_bytes;
+	int16_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
+};
+
+/* A direct way out of a block. */
+struct link {
+	uint64_t rip;
+	const uint8_t *patch; /* the displacement, where it runs; NULL: it does not link */
+	const uint8_t *stub;  /* where it leads while it is not linked */
+	struct translation *from, *to;
+	struct link *next_in; /* other links to `to` */
+};
+
+#define LINKS_MAX 2
+
+struct translation {
+	struct block *block;
+	struct translation *variant; /* of the same block at another address or privilege */
+	const uint8_t *code;
+	uint64_t rip;
+	uint32_t code_bytes;
+	uint8_t mode; /* enum mmu_mode */
+	uint8_t link_count;
+	struct link links[LINKS_MAX];
+	struct link *incoming;
+};
+
+struct trans;
+
+struct trans_vcpu {
+	struct frame start; /* copied to the stack by the entry thunk */
+	struct interp_vcpu *c;
+	struct trans *trans;
+	struct space *space; /* the present one */
+	uint64_t budget_at;  /* the frame's budget when cycles were last counted */
+	uint64_t uses;
+	struct space *kernel, *kernel_ac, *user; /* user: SPACE_USER_COUNT */
+	const void *gs;				 /* what GS points to */
+};
+
+#define TRANS_SITES_MAX (1u << 20)
+
+struct trans {
+	struct interp_translator translator; /* what interp sees */
+	struct interp *interp;
+	struct trans_vcpu **vcpus;
+	/* The code cache (cache.c). */
+	uint8_t *writable, *running;  /* the same memory, twice */
+	size_t code_used, code_fixed; /* fixed: the thunks at its start */
+	uint8_t *records;	      /* translations */
+	size_t records_used;
+	struct site *sites;
+	uint32_t site_count;
+	bool flush_wanted;
+	/* Thunks (thunk.c), running addresses. */
+	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
+	const uint8_t *leave;
+	const uint8_t *to_fill, *to_interpret, *to_link, *to_indirect, *to_budget;
+	ZydisDecoder decoder;
+	bool has_fsgsbase, has_bmi2;
+	/* The link that led out last, to be patched when its target runs. */
+	struct link *pending;
+	uint64_t pending_rip;
+};
+
+#ifdef GNOMON_HARD
+#define TRANS_CODE_BYTES (128u << 10)
+#else
+#define TRANS_CODE_BYTES (32u << 20)
+#endif
+#define TRANS_RECORD_BYTES (TRANS_CODE_BYTES)
+/* The longest code of one guest instruction, slow paths included, and of a block. */
+#define TRANS_INSN_CODE_MAX 400u
+#define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
+
+/* cache.c */
+int cache_init(struct trans *trans, struct error *e);
+void cache_fini(struct trans *trans);
+void cache_flush(struct trans *trans);
+struct translation *cache_add(struct trans *trans);
+bool cache_has_room(const struct trans *trans);
+uint32_t cache_add_site(struct trans *trans, struct site site);
+void cache_link(struct trans *trans, struct link *l, struct translation *to);
+/* The translation of `b` for this address and mode, or NULL. */
+struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode);
+void cache_dropped(void *opaque, struct block *b);
+void cache_flushed(void *opaque);
+
+/* thunk.c: writes the thunks to the start of the code cache. */
+void thunk_init(struct trans *trans);
+
+/* translate.c: NULL if there is no point in translating it. */
+struct translation *translate(struct trans_vcpu *t, struct block *b);
+
+/* helper.c: called by generated code; each returns where to go on. */
+const uint8_t *helper_fill(struct frame *f);
+const uint8_t *helper_interpret(struct frame *f);
+const uint8_t *helper_link(struct frame *f);
+const uint8_t *helper_indirect(struct frame *f);
+const uint8_t *helper_budget(struct frame *f);
+/* Chooses the space of the present mode and lets GS point to it. */
+void helper_choose_space(struct trans_vcpu *t);
+/* Fills the budget from the clock's distance to its end. */
+void helper_set_budget(struct trans_vcpu *t, struct frame *f);
+
+/* Guest memory of translated code. */
+static inline struct host_memory frame_slot(size_t offset)
+{
+	return (struct host_memory){.base = GPR_RSP, .index = NO_INDEX, .disp = (int32_t)offset};
+}
+#define FRAME(member) frame_slot(offsetof(struct frame, member))

@@ -1,0 +1,118 @@
+/*
+ * Translating a block: the loop over its instructions, and what is written behind it.
+ *
+ * Each instruction is copied (instruction.c), translated (stack, branches), or left to the
+ * interpreter by a call of its handler, which ends nothing: the block goes on behind it.
+ */
+#include "engine/trans/translate_private.h"
+
+#include <string.h>
+
+static bool decode(struct work *w, struct guest_insn *g, const uint8_t *bytes, unsigned index)
+{
+	const struct insn *i = &w->b->insns[index];
+	g->bytes = bytes + i->offset;
+	g->rip = w->x->rip + i->offset;
+	g->index = (uint8_t)index;
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&w->trans->decoder, g->bytes, i->length, &g->d,
+						   g->operands));
+}
+
+static void emit_interpreted(struct work *w)
+{
+	flags_to_frame(w);
+	uint32_t site = add_site(w, (struct site){0});
+	emit_call_helper(w, site, w->trans->to_interpret);
+	w->trans->sites[site].next = emitter_here(&w->e);
+	flags_lost(w);
+}
+
+static bool is_nothing(const struct guest_insn *g)
+{
+	switch (g->d.meta.category) {
+	case ZYDIS_CATEGORY_PREFETCH:
+	case ZYDIS_CATEGORY_WIDENOP: return true;
+	default: break;
+	}
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR32:
+	case ZYDIS_MNEMONIC_ENDBR64:
+	case ZYDIS_MNEMONIC_LFENCE:
+	case ZYDIS_MNEMONIC_MFENCE:
+	case ZYDIS_MNEMONIC_SFENCE: return true;
+	default: return false;
+	}
+}
+
+static void translate_one(struct work *w, bool is_decoded)
+{
+	w->slow_of_insn = w->slow_count;
+	bool is_offered = is_decoded && !interp_is_undefined(&w->b->insns[w->g->index]);
+	if (!is_offered || !(is_nothing(w->g) || translate_stack(w) || translate_copied(w)))
+		emit_interpreted(w);
+	for (unsigned k = w->slow_of_insn; k < w->slow_count; k++) {
+		w->slow[k].after = w->e.at;
+		w->slow[k].is_flags_needed = w->flags != FLAGS_FRAME;
+	}
+}
+
+/* Counts the block, or leaves if that is more than there is left. */
+static uint8_t *emit_entry(struct work *w)
+{
+	emit_rm(&w->e, 0, 0x83, 5, FRAME(budget)); /* sub dword, imm8 */
+	emit_byte(&w->e, w->b->count);
+	return emit_jcc_forward(&w->e, CONDITION_L);
+}
+
+static void emit_out_of_budget(struct work *w, uint8_t *patch)
+{
+	emit_patch(patch, w->e.at);
+	emit_rm(&w->e, 0, 0x83, 0, FRAME(budget)); /* add */
+	emit_byte(&w->e, w->b->count);
+	emit_call_helper(w, add_site(w, (struct site){0}), w->trans->to_budget);
+}
+
+static void translate_all(struct work *w, const uint8_t *bytes)
+{
+	struct guest_insn g;
+	unsigned count = w->b->count;
+	for (unsigned k = 0; k < count; k++) {
+		bool is_decoded = decode(w, &g, bytes, k);
+		w->g = &g;
+		if (k + 1 == count && is_decoded && translate_branch(w))
+			return;
+		translate_one(w, is_decoded);
+	}
+	flags_to_frame(w);
+	emit_exit(w, w->x->rip + w->b->bytes, 0);
+}
+
+struct translation *translate(struct trans_vcpu *t, struct block *b)
+{
+	struct trans *trans = t->trans;
+	const uint8_t *bytes = memory_host(t->c->memory, gpa(b->gpa), b->bytes);
+	if (!bytes || !b->count)
+		return NULL;
+	struct work w = {
+		.trans = trans,
+		.t = t,
+		.b = b,
+		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
+		.x = cache_add(trans),
+	};
+	*w.x = (struct translation){.block = b,
+				    .rip = t->c->s->rip,
+				    .mode = t->c->mode,
+				    .code = emitter_here(&w.e),
+				    .variant = b->translation};
+	uint8_t *budget = emit_entry(&w);
+	translate_all(&w, bytes);
+	w.g = NULL;
+	emit_out_of_budget(&w, budget);
+	emit_slow(&w);
+	w.x->code_bytes = (uint32_t)(emitter_here(&w.e) - w.x->code);
+	trans->code_used = align_up((uint64_t)(w.e.at - trans->writable), 16);
+	b->translation = w.x;
+	return w.x;
+}

@@ -1,0 +1,109 @@
+/*
+ * The state of one block's translation, and what its parts offer each other: access.c finds guest
+ * memory, instruction.c copies instructions, branch.c ends blocks, translate.c is the loop.
+ */
+#pragma once
+
+#include "engine/trans/trans_private.h"
+
+#define GPR_NONE (-1)
+
+/* Where the guest's arithmetic flags are at this point of the code. */
+enum flags_place { FLAGS_FRAME, FLAGS_HOST, FLAGS_BOTH };
+
+struct guest_insn {
+	ZydisDecodedInstruction d;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+	const uint8_t *bytes;
+	uint64_t rip;
+	uint8_t index; /* in its block */
+};
+
+struct guest_address {
+	int8_t base, index; /* guest registers, or GPR_NONE */
+	uint8_t shift;
+	bool is_32bit, is_constant;
+	uint8_t seg;
+	int64_t disp; /* the whole address if is_constant */
+};
+
+enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP };
+
+/* Code that is written behind the block. */
+struct slow {
+	enum slow_kind kind;
+	uint8_t *patch; /* the displacement that leads here */
+	uint32_t site;
+	struct host_memory tag; /* SLOW_FILL: undoes the comparison */
+	uint8_t *after;		/* SLOW_FILL: the end of its instruction */
+	bool is_flags_needed;	/* ... where the flags are in the host's */
+	uint64_t rip;		/* SLOW_JUMP */
+};
+
+#define SLOW_MAX (3 * BLOCK_INSNS_MAX + 8)
+
+struct work {
+	struct trans *trans;
+	struct trans_vcpu *t;
+	struct emitter e;
+	struct translation *x;
+	struct block *b;
+	const struct guest_insn *g;
+	enum flags_place flags;
+	uint8_t live_before[BLOCK_INSNS_MAX]; /* flags (enum live) whose value matters */
+	uint8_t live_after[BLOCK_INSNS_MAX];
+	struct slow slow[SLOW_MAX];
+	unsigned slow_count;
+	unsigned slow_of_insn; /* the present instruction's begin here */
+};
+
+/* ---- flags.c ---- */
+
+/* What an instruction does with the flags; masks of RFLAGS' low byte, OF as bit 1. */
+uint8_t flags_read(const struct guest_insn *g);
+uint8_t flags_killed(const struct guest_insn *g); /* written whatever they were */
+bool flags_written(const struct guest_insn *g);
+#define FLAGS_ALL 0xd7u
+
+/* The frame has the flags, whatever becomes of the host's. Uses T0. */
+void flags_to_frame(struct work *w);
+/* The host has them, too. Leaves T0 and T1 alone. */
+void flags_to_host(struct work *w);
+/* The code that follows destroys the host's flags. */
+static inline void flags_lost(struct work *w)
+{
+	w->flags = FLAGS_FRAME;
+}
+
+/* ---- access.c ---- */
+
+/* The host register of a guest register, or -1: it is at home in the frame. */
+int host_register(int guest);
+struct host_memory home_of(int guest);
+/* The register itself, or `temporary` with the guest's value loaded. */
+unsigned register_or_load(struct work *w, int guest, unsigned temporary);
+
+bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o,
+		struct guest_address *out);
+/* Afterwards the operand is at [T0 + T1]. */
+void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write);
+/* The address alone, in T1. */
+void access_address(struct work *w, const struct guest_address *a);
+#define AT_OPERAND ((struct host_memory){.base = HOST_T0, .index = HOST_T1})
+
+uint32_t add_site(struct work *w, struct site site);
+struct slow *add_slow(struct work *w, enum slow_kind kind, uint8_t *patch);
+/* T0 = site; jump to the thunk. */
+void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
+
+/* ---- instruction.c: true if it was theirs ---- */
+
+bool translate_copied(struct work *w);
+bool translate_stack(struct work *w);
+
+/* ---- branch.c ---- */
+
+bool translate_branch(struct work *w);
+/* The way out to `rip`, the n-th link of the block. */
+void emit_exit(struct work *w, uint64_t rip, unsigned n);
+void emit_slow(struct work *w);
