@@ -191,7 +191,7 @@ static const struct option_row rows[] = {
 	{"nographic", "-nographic", NULL, "there is no other way; accepted for QEMU's sake", NULL,
 	 OPTION_CUSTOM, .set = set_nographic},
 
-	{"engine", NULL, "NAME", "how instructions are executed: interp [interp]",
+	{"engine", NULL, "NAME", "how instructions are executed: interp or trans [interp]",
 	 "Execution and time", OPTION_TEXT, FIELD(vm.engine)},
 	{"clock", NULL, "KIND",
 	 "virtual: an instruction is a cycle, idle time is skipped, runs repeat exactly; "

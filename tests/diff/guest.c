@@ -155,7 +155,8 @@ static int create(struct guest *guest, const char *cpu, struct error *e)
 	const struct engine_config config = {.memory = guest->memory,
 					     .bus = &guest->bus,
 					     .clock = &guest->clock,
-					     .vcpu_count = 1};
+					     .vcpu_count = 1,
+					     .warm_count = 1};
 	error = interp_ops.create(&guest->engine, &config, e);
 	if (error)
 		return error;

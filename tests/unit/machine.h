@@ -225,8 +225,11 @@ static inline int machine_create_with(void **state, const char *strategy)
 	m->geometry.l1d = m->geometry.l1i = (struct tlb_side){.array = {array}, .array_count = 1};
 	struct mmu_config mmu = {.strategy = strategy, .geometry = &m->geometry};
 	assert_int_equal(mmu_create(&m->mmu, &mmu, &m->v, m->memory, NULL), 0);
-	struct engine_config config = {
-		.memory = m->memory, .bus = &m->bus, .clock = &m->clock, .vcpu_count = 1};
+	struct engine_config config = {.memory = m->memory,
+				       .bus = &m->bus,
+				       .clock = &m->clock,
+				       .vcpu_count = 1,
+				       .warm_count = 1};
 	assert_int_equal(interp_ops.create(&m->engine, &config, NULL), 0);
 	assert_int_equal(interp_ops.add_vcpu(m->engine, &m->v, m->mmu, NULL), 0);
 	machine_fill_tables(m);

@@ -104,12 +104,13 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 		interp_ops.destroy(*out);
 		return error_set(e, -ENOMEM, "no memory for the translator");
 	}
+	uint8_t warm = config->warm_count ? config->warm_count : WARM_COUNT;
 	trans->interp = vm;
 	trans->translator = (struct interp_translator){.run = run_translated,
 						       .dropped = cache_dropped,
 						       .flushed = cache_flushed,
 						       .opaque = trans,
-						       .warm_count = WARM_COUNT};
+						       .warm_count = (uint8_t)(warm - 1)};
 	vm->translator = &trans->translator;
 	vm->engine.ops = &trans_ops;
 	trans->has_fsgsbase = host_has_fsgsbase();
@@ -200,7 +201,9 @@ static void trans_run(struct engine *engine, unsigned index, uint64_t until_cycl
 {
 	struct trans *trans = (struct trans *)(uintptr_t)((struct interp *)engine)->translator;
 	trans->vcpus[index]->gs = NULL; /* another thread, or another machine on this one */
+	uint64_t own = host_gs_base();
 	interp_ops.run(engine, index, until_cycles, exit);
+	host_set_gs_base(own);
 }
 
 static void trans_state_changed(struct engine *engine, unsigned index)

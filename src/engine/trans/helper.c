@@ -7,11 +7,7 @@
  * counts follow from the instruction's index as always. It ends by giving the frame what may have
  * changed.
  */
-#include <asm/prctl.h>
-#include <limits.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+#include "engine/trans/host_cpu.h"
 #include "engine/trans/trans_private.h"
 #include "ledger/ledger.h"
 
@@ -97,7 +93,7 @@ static void set_gs(struct trans_vcpu *t)
 	if (t->trans->has_fsgsbase)
 		__asm__ volatile("wrgsbase %0" : : "r"(t->space));
 	else
-		syscall(SYS_arch_prctl, ARCH_SET_GS, t->space);
+		host_set_gs_base((uint64_t)(uintptr_t)t->space);
 }
 
 void helper_choose_space(struct trans_vcpu *t)
