@@ -39,6 +39,7 @@ void mmu_flush_tlb(struct mmu *mmu)
 	ledger_charge(mmu->ledger, EVENT_TLB_FLUSH);
 	tlb_flush_all(mmu->private->tlb);
 	fast_map_empty(mmu);
+	mmu_tell(mmu, MMU_FLUSH_ALL, gva(0));
 }
 
 /* Creation */
@@ -190,6 +191,7 @@ static void answer(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 {
 	uint64_t offset = address.v & (BIT(entry->page_shift) - 1);
 	out->gpa = gpa(entry->frame + offset);
+	out->guest_shift = entry->guest_shift;
 	locate(mmu, entry->host ? entry->host + offset : NULL, out);
 	if (is_held_by_all)
 		fast_map_fill(mmu, address, kind, mode, entry, out);
@@ -199,6 +201,7 @@ static void identity(struct mmu *mmu, gva_t address, enum access_kind kind, enum
 		     struct mmu_page *out)
 {
 	out->gpa = gpa(address.v);
+	out->guest_shift = PAGE_SHIFT;
 	locate(mmu, NULL, out);
 	fast_map_fill(mmu, address, kind, mode, NULL, out);
 }
@@ -261,6 +264,31 @@ bool mmu_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_
 	return miss(mmu, address, kind, mode, held, uncached, fault);
 }
 
+/* Without TLBs in between. */
+static bool translate_unmodelled(struct mmu *mmu, gva_t address, enum access_kind kind,
+				 enum mmu_mode mode, struct mmu_page *out, struct page_fault *fault)
+{
+	struct mmu_private *p = mmu->private;
+	struct translation t;
+	struct walk_result reference;
+	ledger_charge(mmu->ledger, EVENT_TLB_MISS);
+	if (unlikely(p->verify))
+		verify_begin(mmu, address, kind, mode, &reference);
+	bool ok = mmu->strategy->fill(p->strategy, address, kind, mode, &t, &fault->error_code);
+	if (unlikely(p->verify))
+		verify_end(mmu, address, kind, mode, &reference, ok ? &t : NULL, fault->error_code);
+	if (!ok) {
+		fault->address = address;
+		return false;
+	}
+	out->gpa = t.gpa;
+	out->guest_shift = t.is_uncached ? 0 : t.guest_shift;
+	locate(mmu, t.host, out);
+	if (!t.is_uncached)
+		fast_map_fill(mmu, address, kind, mode, NULL, out);
+	return true;
+}
+
 bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		   struct mmu_page *out, struct page_fault *fault)
 {
@@ -271,6 +299,8 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		identity(mmu, address, kind, mode, out);
 		return true;
 	}
+	if (mmu->is_unmodelled)
+		return translate_unmodelled(mmu, address, kind, mode, out, fault);
 	/* The observers first: A and D are still as the primary will find them. */
 	bool is_held_by_all = !mmu->private->next || observe_access(mmu, address, kind, mode);
 	if (!mmu_access(mmu, address, kind, mode, &held, &uncached, fault))
@@ -279,6 +309,7 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		answer(mmu, address, kind, mode, held, is_held_by_all, out);
 	} else {
 		out->gpa = uncached.gpa;
+		out->guest_shift = 0;
 		locate(mmu, uncached.host, out);
 	}
 	return true;
@@ -362,6 +393,9 @@ static void scheme_cr3_written(struct mmu *mmu, bool no_flush)
 			tlb_flush_pcid(p->tlb, pcid);
 		else
 			tlb_flush_non_global(p->tlb);
+		mmu_tell(mmu, MMU_FLUSH_SPACE, gva(0));
+	} else {
+		mmu_tell(mmu, MMU_SWITCH_SPACE, gva(0));
 	}
 }
 
@@ -385,6 +419,9 @@ void mmu_invlpg(struct mmu *mmu, gva_t address)
 		tlb_invalidate(p->tlb, current_pcid(m), true, address);
 		verify_invalidate(p->verify, address);
 	}
+	if (mmu->is_unmodelled)
+		fast_map_empty(mmu);
+	mmu_tell(mmu, MMU_FLUSH_PAGE, address);
 }
 
 /* One tag for all PCIDs, when the processor has no more: what is said of one holds for all. */
@@ -415,10 +452,11 @@ static void scheme_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t 
 void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
 {
 	ledger_charge(mmu->ledger, EVENT_GUEST_INVLPG);
-	if (type != INVPCID_ADDRESS)
+	if (type != INVPCID_ADDRESS || mmu->is_unmodelled)
 		fast_map_empty(mmu);
 	FOR_EACH_SCHEME(m, mmu)
 	scheme_invpcid(m, type, pcid, address);
+	mmu_tell(mmu, type == INVPCID_ADDRESS ? MMU_FLUSH_PAGE : MMU_FLUSH_ALL, address);
 }
 
 #define CR4_FLUSHES (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP)
@@ -434,6 +472,7 @@ void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, u
 	 * strategy's tables do not. */
 	bool is_flush = cr0 & CR0_PG || cr4 & CR4_FLUSHES || efer & (EFER_NXE | EFER_LMA);
 	fast_map_empty(mmu);
+	mmu_tell(mmu, MMU_FLUSH_ALL, gva(0)); /* what it remembers are rights */
 	FOR_EACH_SCHEME(m, mmu)
 	{
 		struct mmu_private *p = m->private;
@@ -453,6 +492,7 @@ void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, u
 void mmu_reset(struct mmu *mmu)
 {
 	fast_map_empty(mmu);
+	mmu_tell(mmu, MMU_FLUSH_ALL, gva(0));
 	FOR_EACH_SCHEME(m, mmu)
 	{
 		struct mmu_private *p = m->private;
@@ -468,6 +508,7 @@ void mmu_reset(struct mmu *mmu)
 void mmu_memory_changed(struct mmu *mmu)
 {
 	fast_map_empty(mmu);
+	mmu_tell(mmu, MMU_FLUSH_ALL, gva(0));
 	FOR_EACH_SCHEME(m, mmu)
 	{
 		m->strategy->memory_changed(m->private->strategy);

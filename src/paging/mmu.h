@@ -45,10 +45,10 @@ struct page_fault {
 
 /* Where one access, inside one 4 KiB page, goes. */
 struct mmu_page {
-	gpa_t gpa;     /* of the byte asked for */
-	uint8_t *host; /* the same byte in host memory; NULL: not RAM, ask the bus */
-	uint8_t flags; /* enum page_flag of the page: not 0 means a write must go through
-			  memory_notify_write() */
+	gpa_t gpa;	     /* of the byte asked for */
+	uint8_t *host;	     /* the same byte in host memory; NULL: not RAM, ask the bus */
+	uint8_t flags;	     /* enum page_flag of the page: not 0 means a write must go through
+				memory_notify_write() */
 	uint8_t guest_shift; /* of the guest's page: INVLPG drops all of it; 0: must not be
 				remembered */
 };
@@ -103,8 +103,9 @@ struct mmu {
 	uint64_t use_clock; /* counts every access, fast or slow: the source of stamps */
 	bool is_observed;   /* a fast hit has more to do than its stamp: observers, data caches */
 	bool is_observer;   /* rides along on another mmu: changes nothing that the guest sees */
-	/* The engine's. With `is_unmodelled` no TLB of the processor is modelled: what misses the fast
-	 * map and the engine's own TLB goes straight to the strategy. tlb.* then counts those. */
+	/* The engine's. With `is_unmodelled` no TLB of the processor is modelled: what misses the
+	 * fast map and the engine's own TLB goes straight to the strategy. tlb.* then counts those.
+	 */
 	struct mmu_listener listener;
 	bool is_unmodelled;
 	const char *difference; /* set once --verify found a difference: both sides as text, owned

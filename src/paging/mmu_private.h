@@ -72,6 +72,12 @@ void mmu_data_line(struct mmu *mmu, uint64_t hpa);
  * missed the TLB. */
 void mmu_missed_line(struct mmu *mmu, gpa_t address);
 
+static inline void mmu_tell(const struct mmu *mmu, enum mmu_flush what, gva_t address)
+{
+	if (mmu->listener.flushed)
+		mmu->listener.flushed(mmu->listener.opaque, what, address);
+}
+
 /* fast_map.c: the engine's filter in front of the TLBs. */
 
 /* Enters `page` for accesses like this one, if they may go straight to memory. `entry` NULL: paging

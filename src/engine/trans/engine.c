@@ -17,7 +17,7 @@
 /* May code at this state run translated? */
 static bool is_translatable(const struct interp_vcpu *c, const struct block *b)
 {
-	return c->key & KEY_CODE64 && b->gfn2 == ~0ull && !c->slow_checks;
+	return c->key & KEY_CODE64 && b->gfn2 == ~0ull && !c->slow_checks && !c->mmu->is_observed;
 }
 
 static void fill_frame(struct trans_vcpu *t)
@@ -192,6 +192,7 @@ static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu
 	t->start.t = t;
 	trans->vcpus[v->index] = t;
 	mmu->listener = (struct mmu_listener){mmu_flushed, t};
+	mmu->is_unmodelled = true;
 	return memory_add_flag_listener(vm->config.memory,
 					(struct memory_flag_listener){page_flagged, t});
 }

@@ -239,7 +239,7 @@ const uint8_t *helper_fill(struct frame *f)
 		return interpret(f, site);
 	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault))
 		interp_raise_pf(c, &site->from->block->insns[site->index], fault);
-	if (!page.host || (site->is_write && page.flags) || c->mmu->difference)
+	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
 		return interpret(f, site);
 	space_fill(t->space, linear, &page, site->is_write);
 	return site->resume;
