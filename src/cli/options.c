@@ -163,8 +163,8 @@ static const char *row_name(const void *opaque, size_t i)
 	return ((const struct option_row *)opaque)[i].name;
 }
 
-static int unknown(const struct option_row *rows, size_t count, const char *argument, size_t length,
-		   struct error *e)
+static int unknown(const struct option_set *sets, size_t set_count, const char *argument,
+		   size_t length, struct error *e)
 {
 	if (argument[0] != '-' || !argument[1])
 		return error_set(e, -EINVAL, "'%s' is not an option; did you mean '--kernel %s'?",
@@ -176,24 +176,32 @@ static int unknown(const struct option_row *rows, size_t count, const char *argu
 			return error_set(e, -EINVAL, "there is no option '%s': %s", spelling,
 					 strangers[i].hint);
 	const char *bare = spelling + strspn(spelling, "-");
-	const char *near = nearest(bare, count, row_name, rows);
-	if (near)
-		return error_set(e, -EINVAL, "there is no option '%s'; did you mean '--%s'?",
-				 spelling, near);
+	for (size_t i = 0; i < set_count; i++) {
+		const char *near = nearest(bare, sets[i].count, row_name, sets[i].rows);
+		if (near)
+			return error_set(e, -EINVAL,
+					 "there is no option '%s'; did you mean '--%s'?", spelling,
+					 near);
+	}
 	return error_set(e, -EINVAL, "there is no option '%s'", spelling);
 }
 
 /* Parses argv[*i] and its argument; *i is then at the last word used. */
-static int parse_one(const struct option_row *rows, size_t count, void *target, int argc,
-		     char **argv, int *i, struct error *e)
+static int parse_one(const struct option_set *sets, size_t set_count, int argc, char **argv, int *i,
+		     struct error *e)
 {
 	const char *argument = argv[*i];
 	bool is_long = argument[0] == '-' && argument[1] == '-';
 	const char *equals = is_long ? strchr(argument, '=') : NULL;
 	size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
-	const struct option_row *row = find(rows, count, argument, length);
+	const struct option_row *row = NULL;
+	void *target = NULL;
+	for (size_t n = 0; n < set_count && !row; n++) {
+		row = find(sets[n].rows, sets[n].count, argument, length);
+		target = sets[n].target;
+	}
 	if (!row)
-		return unknown(rows, count, argument, length, e);
+		return unknown(sets, set_count, argument, length, e);
 	const char *value = equals ? equals + 1 : NULL;
 	if (!row->argument && value)
 		return error_set(e, -EINVAL, "%.*s takes no value", (int)length, argument);
@@ -207,15 +215,22 @@ static int parse_one(const struct option_row *rows, size_t count, void *target, 
 	return r ? error_prefix(e, "%.*s", (int)length, argument) : 0;
 }
 
-int options_parse(const struct option_row *rows, size_t count, void *target, int argc, char **argv,
-		  struct error *e)
+int options_parse_sets(const struct option_set *sets, size_t set_count, int argc, char **argv,
+		       struct error *e)
 {
 	for (int i = 1; i < argc; i++) {
-		int r = parse_one(rows, count, target, argc, argv, &i, e);
+		int r = parse_one(sets, set_count, argc, argv, &i, e);
 		if (r)
 			return r;
 	}
 	return 0;
+}
+
+int options_parse(const struct option_row *rows, size_t count, void *target, int argc, char **argv,
+		  struct error *e)
+{
+	const struct option_set set = {rows, count, target};
+	return options_parse_sets(&set, 1, argc, argv, e);
 }
 
 /* ---- help ---- */

@@ -36,9 +36,20 @@ struct option_row {
 	int (*set)(void *target, const char *value, struct error *e);
 };
 
+/* Rows with the structure that they fill. */
+struct option_set {
+	const struct option_row *rows;
+	size_t count;
+	void *target;
+};
+
 /* Goes through argv[1..argc). -EINVAL with a message for the first that is wrong. */
 int options_parse(const struct option_row *rows, size_t count, void *target, int argc, char **argv,
 		  struct error *e);
+/* The same where a command's own rows come before those of another; the first set that knows a
+ * spelling has it. */
+int options_parse_sets(const struct option_set *sets, size_t set_count, int argc, char **argv,
+		       struct error *e);
 /* The help of all rows, group by group. */
 void options_print(FILE *f, const struct option_row *rows, size_t count);
 

@@ -298,15 +298,24 @@ static int check_combinations(const struct run_options *o, struct error *e)
 	return 0;
 }
 
+int run_options_complete(struct run_options *o, struct error *e)
+{
+	if (!o->serial_count)
+		o->vm.serial[0] = takes_terminal(o->monitor) ? "null" : "stdio";
+	int r = check_combinations(o, e);
+	return r ? r : vm_config_check(&o->vm, e);
+}
+
 int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e)
 {
 	int r = options_parse(rows, ARRAY_COUNT(rows), o, argc, argv, e);
-	if (r || o->wants_help)
-		return r;
-	if (!o->serial_count)
-		o->vm.serial[0] = takes_terminal(o->monitor) ? "null" : "stdio";
-	r = check_combinations(o, e);
-	return r ? r : vm_config_check(&o->vm, e);
+	return r || o->wants_help ? r : run_options_complete(o, e);
+}
+
+const struct option_row *run_option_rows(size_t *count)
+{
+	*count = ARRAY_COUNT(rows);
+	return rows;
 }
 
 static const char head[] =

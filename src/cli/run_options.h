@@ -22,6 +22,10 @@ struct run_options {
 };
 
 void run_options_init(struct run_options *o);
+/* The table, for a command that takes these options, too: their target is a struct run_options. */
+const struct option_row *run_option_rows(size_t *count);
+/* Defaults that depend on others, and what does not go together; -EINVAL with the message. */
+int run_options_complete(struct run_options *o, struct error *e);
 /* Parses and completes; -EINVAL with the message. */
 int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e);
 void run_options_help(FILE *f);

@@ -1,0 +1,50 @@
+/*
+ * A machine and who sits at it: the person at the terminal, debuggers, signals. What `gnomon run`
+ * and `gnomon compare` have in common.
+ *
+ * The order: options, session_open_log(), session_open(), the run, session_leave_terminal(), what
+ * the command has to say, session_close() (after a failure, too).
+ */
+#pragma once
+
+#include <stdio.h>
+
+#include "cli/bill.h"
+#include "cli/run_options.h"
+#include "cli/signals.h"
+#include "vm/vm.h"
+
+struct monitor;
+struct monitor_server;
+struct gdb;
+
+struct session {
+	const char *command; /* for messages: "run" */
+	struct run_options options;
+	struct vm *vm;
+	struct signals *signals;
+	struct monitor *monitor; /* of the terminal, Ctrl-A c */
+	struct monitor_server *monitor_server;
+	struct gdb *gdb;
+	FILE *say; /* messages to the person: standard error as it was before --log-file took it */
+	struct bill_order bill;
+	unsigned end_requests; /* SIGINT and SIGTERM so far */
+};
+
+/* The log's level and file. -1 with the message printed. */
+int session_open_log(struct session *s);
+/* Makes the machine and lets signals, terminal and debuggers at it. */
+int session_open(struct session *s, struct error *e);
+/* The terminal is the person's again. */
+void session_leave_terminal(struct session *s);
+void session_close(struct session *s);
+
+/* "gnomon COMMAND: error: TEXT"; returns EXIT_CODE_VMM. */
+int session_fail(struct session *s, const struct error *e);
+/* How the guest ended, and how fast it was. */
+void session_say_outcome(struct session *s, const struct vm_outcome *o);
+int session_exit_code(const struct vm_outcome *o);
+/* Prints the state hash if the options want it; an exit code. */
+int session_print_state_hash(struct session *s);
+/* The host's monotonic time. */
+uint64_t session_now_ns(void);
