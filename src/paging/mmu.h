@@ -26,6 +26,7 @@
 
 struct memory;
 struct vcpu;
+struct adaptive_prices;
 struct cache_geometry;
 struct ledger;
 struct tlb_geometry;
@@ -157,6 +158,7 @@ struct mmu_config {
 	unsigned root_count;	     /* shadow-cache: retained roots; 0: 64 */
 	uint64_t shadow_limit_bytes; /* of shadow tables; 0: 32 MiB */
 	/* adaptive: "nested" and a shadow strategy, and when to look */
+	const struct adaptive_prices *adaptive_prices; /* borrowed; NULL: the defaults */
 	const char *adaptive_shadow; /* a name from the catalogue; NULL: shadow-cache */
 	uint64_t adaptive_interval;  /* instructions; 0: the default */
 };
