@@ -5,12 +5,15 @@
  * The paper (Bae et al., NWU-EECS-10-07, 6) decides by two rates: many TLB misses speak for shadow
  * paging, whose misses are cheap, many CR3 writes for nested paging, which does not exit for them.
  * Its own kernel compile fits neither rate; what makes it dear under shadow paging is the guest's
- * writing of its tables, so that rate is the third input. The three are put on one scale with the
- * processor's prices: what did the mode in use cost more than native in the last interval, and what
- * would the other have cost?
+ * writing of its tables, so that rate is the third input, and misses on pages that were not used
+ * before are told from misses on pages that were: shadow paging makes only the latter cheap. All
+ * are put on one scale with the processor's prices: what did the mode in use cost more than native
+ * in the last interval, and what would the other have cost?
  *
- * Hysteresis: the other mode must be cheaper by a margin in some intervals in a row, and what it
- * saved in them must pay for a switch. A switch that did not pay makes the next wait longer.
+ * Hysteresis is the rule of renting and buying: change when what the other mode would have saved,
+ * in intervals in a row that agree, has paid for the change. Then no sequence of phases can cost
+ * much more than twice the best. The price of going to shadow paging is that of building the shadow
+ * of the pages in use; while that lasts its faults are not held against it.
  */
 #pragma once
 
@@ -26,27 +29,23 @@ struct adaptive_prices {
 	uint64_t hidden_fault; /* a page fault of the shadow, filled */
 	uint64_t true_fault;   /* a page fault of the guest that exits */
 	uint64_t table_write;  /* a write to a watched table */
-	uint64_t switch_fixed; /* a switch itself, before anything is built again */
+	uint64_t change;       /* a change of mode itself, before anything is built again */
 };
 
-/* What one interval counted. What cannot be seen in a mode is 0. */
+/* What one interval counted. */
 struct adaptive_sample {
-	uint64_t instructions;
-	uint64_t tlb_misses, cr3_writes, invlpgs;
-	uint64_t table_writes;	/* nested: pages of tables found dirty; shadow: exits */
-	uint64_t hidden_faults; /* shadow only */
-	uint64_t true_faults;	/* shadow only */
+	uint64_t tlb_misses, cr3_writes, invlpgs, true_faults;
+	uint64_t table_writes;	/* shadow: exits; nested: estimated from a sample of tables */
+	uint64_t hidden_faults; /* shadow: exits; nested: misses on pages not seen before, estimated
+				 */
+	uint64_t live_pages;	/* nested: pages that a shadow would hold, estimated */
 };
 
 struct adaptive_policy {
 	struct adaptive_prices prices;
 	enum adaptive_mode mode;
-	unsigned patience;	  /* intervals in a row that the other must be cheaper */
-	unsigned agreed;	  /* so many were */
-	uint64_t saved;		  /* cycles it would have saved in them */
-	uint64_t rebuild;	  /* cycles that the last switch to shadow took to pay off */
-	unsigned since_switch;	  /* intervals */
-	uint64_t faults_per_write_16; /* hidden faults a table write brings, in sixteenths */
+	uint64_t saved;	     /* cycles the other mode would have saved, in intervals in a row */
+	uint64_t build_left; /* cycles that building the shadow may still take */
 };
 
 extern const struct adaptive_prices adaptive_default_prices;
@@ -54,8 +53,9 @@ extern const struct adaptive_prices adaptive_default_prices;
 /* `prices` NULL: the defaults. Starts in nested mode. */
 void adaptive_policy_init(struct adaptive_policy *p, const struct adaptive_prices *prices);
 
-/* The estimated overhead, in cycles, of `mode` in the interval. */
-uint64_t adaptive_estimate(const struct adaptive_policy *p, const struct adaptive_sample *s,
+/* The overhead, in cycles, of `mode` in the interval: counted for the mode in use, estimated for
+ * the other. */
+uint64_t adaptive_overhead(const struct adaptive_policy *p, const struct adaptive_sample *s,
 			   enum adaptive_mode mode);
 
 /* The mode for the next interval. */

@@ -11,6 +11,9 @@ const struct strategy_entry strategy_catalogue[] = {
 	 &nested_ops, true, false, false},
 	{"shadow", "virtual TLB: shadow tables built one entry per exit, emptied by a CR3 write",
 	 &shadow_ops, true, true, true},
+	{"adaptive",
+	 "nested or a shadow strategy, changed by the rates of misses, CR3 and table writes",
+	 &adaptive_ops, true, true, false},
 	{0},
 };
 

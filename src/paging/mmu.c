@@ -34,6 +34,12 @@ static void take_controls(struct mmu *mmu)
 	walk_permit_init(p->permit, p->entry->is_wp_forced ? s->cr0 | CR0_WP : s->cr0, s->cr4);
 }
 
+void mmu_use_entry(struct mmu *mmu, const struct strategy_entry *entry)
+{
+	mmu->private->entry = entry;
+	take_controls(mmu);
+}
+
 void mmu_flush_tlb(struct mmu *mmu)
 {
 	ledger_charge(mmu->ledger, EVENT_TLB_FLUSH);
@@ -69,6 +75,8 @@ static int add_parts(struct mmu *mmu, const struct mmu_config *c, struct error *
 	int r = tlb_create(&p->tlb, c->geometry, fast_map_drop, mmu, e);
 	if (!r && c->caches)
 		r = data_cache_create(&p->caches, c->caches, e);
+	if (!r && c->caches && c->has_data_caches)
+		r = observe_add_data(mmu, c->caches, e);
 	if (!r)
 		r = p->entry->ops->create(&p->strategy, mmu, c, e);
 	if (!r && (c->verify || mmu->is_observer))
@@ -312,6 +320,8 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		out->guest_shift = 0;
 		locate(mmu, uncached.host, out);
 	}
+	if (unlikely(mmu->private->data_count) && kind != ACCESS_FETCH)
+		observe_data(mmu, out);
 	return true;
 }
 

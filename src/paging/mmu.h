@@ -141,6 +141,7 @@ struct mmu_config {
 	const struct tlb_geometry *geometry; /* borrowed */
 	const struct cache_geometry *caches; /* borrowed; NULL: references are not put through
 						data caches */
+	bool has_data_caches;		     /* the guest's own accesses go through `caches`, too */
 	bool verify;			     /* check every miss against the reference walk */
 	enum mmu_choice tlb_tagged;	     /* do TLB entries survive exits? */
 	unsigned host_page_shift; /* 12, 21 or 30 (large where alignment allows); 0 = 12 */

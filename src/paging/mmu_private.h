@@ -14,6 +14,14 @@ struct verify;
 #define FAST_WORDS ((MMU_FAST_COUNT + 63) / 64)
 #define FAST_ENTRIES (MMU_MODE_COUNT * ACCESS_KIND_COUNT * MMU_FAST_COUNT)
 
+/* The data caches of one shape, for the guest's own accesses: common to all schemes of that shape.
+ */
+struct data_model {
+	struct data_cache *cache;
+	struct cache_geometry geometry;
+	struct ledger *ledger; /* borrowed: of the first scheme that has the shape */
+};
+
 struct mmu_private {
 	struct walk_context context;	  /* the guest's, as its control registers have it */
 	uint16_t permit[WALK_RIGHTS + 1]; /* what the hardware grants: like the context's, but for
@@ -38,6 +46,10 @@ struct mmu_private {
 				   has none */
 	uint64_t **stamps; /* the primary's: by fast entry and observer, where a hit is stored */
 	uint64_t last_hit; /* the primary's: fast entry of the last access; FAST_ENTRIES: none */
+	struct data_model *data; /* the primary's; data_count of them */
+	unsigned data_count;
+	unsigned data_shape;	      /* which of the primary's this scheme's caches are like */
+	uint64_t last_line;	      /* of the last data access */
 	struct walk_result reference; /* the primary's: of the access at use clock... */
 	uint64_t reference_clock;
 };
@@ -100,6 +112,10 @@ int mmu_create_scheme(struct mmu **out, const struct mmu_config *config, struct 
 		      struct memory *m, struct ledger *ledger, struct mmu *primary,
 		      struct error *e);
 bool observe_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode);
+/* A data access that was no fast hit, for the data caches. */
+void observe_data(struct mmu *mmu, const struct mmu_page *page);
+/* The guest's data accesses go through caches of this scheme's shape, too. -ENOMEM. */
+int observe_add_data(struct mmu *mmu, const struct cache_geometry *g, struct error *e);
 void observe_fini(struct mmu *mmu);
 
 /* mmu.c: one access in the model of `mmu` alone. *held (may be NULL at the end) is the first-level
@@ -108,6 +124,8 @@ bool mmu_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_
 		struct tlb_entry **held, struct translation *uncached, struct page_fault *fault);
 /* A strategy charged an exit: a processor that does not tag its TLBs (tlb_tagged) loses them. */
 void mmu_note_exit(struct mmu *mmu);
+/* adaptive: the mode in use decides what the hardware is set to. */
+void mmu_use_entry(struct mmu *mmu, const struct strategy_entry *entry);
 /* The processor forgets everything, charged. */
 void mmu_flush_tlb(struct mmu *mmu);
 

@@ -15,6 +15,7 @@
 #include "hw/hw.h"
 #include "ledger/ledger.h"
 #include "memory/memory.h"
+#include "paging/adaptive_policy.h"
 #include "paging/mmu.h"
 #include "vm/console.h"
 #include "vm/poller.h"
@@ -48,6 +49,7 @@ struct trace_ring {
 struct scheme {
 	const struct profile *profile; /* one of vm->profiles */
 	struct mmu_config config;
+	struct adaptive_prices adaptive_prices; /* from the profile; config points here */
 	char text[MMU_STRATEGY_TEXT_MAX];
 	unsigned simulation; /* whose ledger: 0 the primary's mmu, n its observer n - 1 */
 };

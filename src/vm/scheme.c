@@ -4,7 +4,8 @@
  *
  * A scheme is a strategy with its settings on a profile's hardware. What happens depends on the
  * shape of the hardware, never on prices, so schemes whose profiles differ in prices alone share
- * one simulation. A simulation's ledger holds translation events; all others are the vcpu's own.
+ * one simulation; the guest's own data references are common to all that have the same caches. A
+ * simulation's ledger holds translation events; all others are the vcpu's own.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,6 +29,28 @@ static int load_profile(struct vm *vm, const char *name, const struct profile **
 	return 0;
 }
 
+static uint64_t cycles(const struct profile *p, enum event e)
+{
+	return price_millis(profile_price(p, e)) / MILLIS_PER_CYCLE;
+}
+
+/* What `adaptive` weighs its counts with: the profile's exits, and for a nested miss the references
+ * to the host's tables that a two-dimensional walk of four levels adds when the walk caches hold
+ * the upper ones: one to each dimension's last level for the page, found in the second-level cache.
+ */
+static struct adaptive_prices adaptive_prices(const struct profile *p)
+{
+	return (struct adaptive_prices){
+		.nested_miss = 2 * cycles(p, EVENT_REF_HOST_L2) + 2 * cycles(p, EVENT_REF_HOST_L1),
+		.cr3_exit = cycles(p, EVENT_EXIT_CR3_WRITE),
+		.invlpg_exit = cycles(p, EVENT_EXIT_INVLPG),
+		.hidden_fault = cycles(p, EVENT_EXIT_PF_HIDDEN) + cycles(p, EVENT_SHADOW_FILL),
+		.true_fault = cycles(p, EVENT_EXIT_PF_TRUE),
+		.table_write = cycles(p, EVENT_EXIT_TABLE_WRITE) + cycles(p, EVENT_SHADOW_UPDATE),
+		.change = cycles(p, EVENT_PAGING_SWITCH),
+	};
+}
+
 /* What the options that are not part of the strategy's own text say. */
 static int parse(struct vm *vm, const struct vm_scheme *from, struct scheme *s, struct error *e)
 {
@@ -37,17 +60,36 @@ static int parse(struct vm *vm, const struct vm_scheme *from, struct scheme *s, 
 		return error_prefix(e, "--paging");
 	if (r)
 		return r;
+	s->adaptive_prices = adaptive_prices(s->profile);
+	s->config.adaptive_prices = &s->adaptive_prices;
 	s->config.geometry = &s->profile->tlb;
 	s->config.caches = &s->profile->caches;
+	s->config.has_data_caches = vm->config.has_data_caches;
 	mmu_format_strategy(&s->config, s->text);
 	return 0;
 }
 
+static bool has_same_caches(const struct scheme *a, const struct scheme *b)
+{
+	return !memcmp(a->config.caches, b->config.caches, sizeof(*a->config.caches));
+}
+
 static bool is_same_simulation(const struct scheme *a, const struct scheme *b)
 {
-	return !strcmp(a->text, b->text) &&
-	       !memcmp(a->config.geometry, b->config.geometry, sizeof(*a->config.geometry)) &&
-	       !memcmp(a->config.caches, b->config.caches, sizeof(*a->config.caches));
+	bool is_priced = !strcmp(a->config.strategy, "adaptive"); /* its decisions are */
+	return !strcmp(a->text, b->text) && has_same_caches(a, b) &&
+	       (!is_priced ||
+		!memcmp(&a->adaptive_prices, &b->adaptive_prices, sizeof(a->adaptive_prices))) &&
+	       !memcmp(a->config.geometry, b->config.geometry, sizeof(*a->config.geometry));
+}
+
+/* Who counts the guest's data references for it: the first with the same caches. */
+static unsigned data_simulation(const struct vm *vm, unsigned scheme)
+{
+	unsigned i = 0;
+	while (!has_same_caches(&vm->schemes[i], &vm->schemes[scheme]))
+		i++;
+	return vm->schemes[i].simulation;
 }
 
 int schemes_create(struct vm *vm, struct error *e)
@@ -127,20 +169,28 @@ bool vm_scheme_is_virtualized(const struct vm *vm, unsigned scheme)
 	return mmu_is_virtualized(simulation ? mmu_observer(mmu, simulation - 1) : mmu);
 }
 
+static bool simulation_ledger(const struct vm *vm, unsigned simulation, unsigned vcpu,
+			      bool is_region, struct ledger *out)
+{
+	if (is_region)
+		return region_ledger(vm, simulation, vcpu, out);
+	*out = *vm_simulation_ledger(vm, simulation, vcpu);
+	return true;
+}
+
 bool vm_scheme_ledger(const struct vm *vm, unsigned scheme, unsigned vcpu, bool is_region,
 		      struct ledger *out)
 {
-	unsigned simulation = vm->schemes[scheme].simulation;
-	struct ledger own;
-	if (is_region &&
-	    (!region_ledger(vm, 0, vcpu, out) || !region_ledger(vm, simulation, vcpu, &own)))
+	struct ledger own, data;
+	if (!simulation_ledger(vm, 0, vcpu, is_region, out))
 		return false;
-	if (!is_region) {
-		*out = vm->ledgers[vcpu];
-		own = *vm_simulation_ledger(vm, simulation, vcpu);
-	}
-	for (unsigned e = 0; e < EVENT_COUNT; e++)
+	simulation_ledger(vm, vm->schemes[scheme].simulation, vcpu, is_region, &own);
+	simulation_ledger(vm, data_simulation(vm, scheme), vcpu, is_region, &data);
+	for (unsigned e = 0; e < EVENT_COUNT; e++) {
 		if (event_is_translation((enum event)e))
 			memcpy(out->count[e], own.count[e], sizeof(own.count[e]));
+		else if (e >= EVENT_REF_DATA_L1 && e <= EVENT_REF_DATA_DRAM)
+			memcpy(out->count[e], data.count[e], sizeof(data.count[e]));
+	}
 	return true;
 }

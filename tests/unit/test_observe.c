@@ -4,6 +4,9 @@
  */
 #include "paging_world.h"
 
+#include "paging/adaptive_policy.h"
+#include "x86/cache_geometry.h"
+
 #define ACCESSES 4000u
 #define SCHEMES_MAX 16u
 
@@ -69,6 +72,7 @@ static void run(struct script *s, struct mmu *mmu)
 		uint64_t *slot = &recent[world_below(w, ARRAY_COUNT(recent))];
 		if (!*slot || world_chance(w, 30))
 			*slot = world_random_gva(w);
+		ledger_charge(&w->ledger, EVENT_INSTRUCTION);
 		access_as_an_engine(s, mmu, *slot, (enum access_kind)world_below(w, 3),
 				    (enum mmu_mode)world_below(w, 3));
 		if (mmu->difference)
@@ -98,32 +102,51 @@ static void counts_equal(const struct ledger *observed, const struct ledger *alo
 				 (unsigned long long)ledger_total(alone, (enum event)e));
 }
 
+/* The catalogue's, and an adaptive one that changes its mind all the time. */
+static bool scheme(unsigned i, struct mmu_config *config)
+{
+	static const struct adaptive_prices restless = {.nested_miss = 3000, .hidden_fault = 2900};
+	unsigned count = 0;
+	while (mmu_strategy_name(count, NULL))
+		count++;
+	config->strategy = i < count ? mmu_strategy_name(i, NULL) : "adaptive";
+	config->adaptive_interval = i < count ? 0 : 37;
+	config->adaptive_prices = i < count ? NULL : &restless;
+	return i <= count;
+}
+
 /* All strategies watch `primary`; then each runs alone on the same script. */
-static void check(const char *primary, const struct tlb_geometry *g, unsigned round)
+static void check(unsigned primary, const struct tlb_geometry *g, unsigned round)
 {
 	struct script s;
 	struct mmu *mmu;
 	struct ledger ledgers[SCHEMES_MAX] = {0};
-	struct mmu_config config = {.strategy = primary, .geometry = g, .verify = true};
+	static const struct cache_geometry caches = {{{4096, 2}, {16384, 4}, {0, 0}}};
+	struct mmu_config config = {.geometry = g, .verify = true};
+	config.caches = round ? &caches : NULL;
+	config.has_data_caches = round > 1;
+	scheme(primary, &config);
 	open_script(&s, round);
 	assert_int_equal(mmu_create(&mmu, &config, &s.w.vcpu, s.w.memory, NULL), 0);
-	for (unsigned i = 0; mmu_strategy_name(i, NULL); i++) {
-		config.strategy = mmu_strategy_name(i, NULL);
+	for (unsigned i = 0; scheme(i, &config); i++)
 		assert_int_equal(mmu_add_observer(mmu, &config, &ledgers[i], NULL), 0);
-	}
 	mmu_reset(mmu);
 	run(&s, mmu);
 	uint64_t seen = s.seen;
 	mmu_destroy(mmu);
 	world_close(&s.w);
-	for (unsigned i = 0; mmu_strategy_name(i, NULL); i++) {
-		config.strategy = mmu_strategy_name(i, NULL);
+	for (unsigned i = 0; scheme(i, &config); i++) {
 		open_script(&s, round);
 		assert_int_equal(mmu_create(&mmu, &config, &s.w.vcpu, s.w.memory, NULL), 0);
 		mmu_reset(mmu);
 		run(&s, mmu);
 		assert_true(s.seen == seen);
 		counts_equal(&ledgers[i], &s.w.ledger, config.strategy);
+		if (config.adaptive_interval)
+			assert_true(ledger_total(&ledgers[i], EVENT_PAGING_SWITCH) > 0);
+		uint64_t data = ledger_total(&s.w.ledger, EVENT_REF_DATA_L1) +
+				ledger_total(&s.w.ledger, EVENT_REF_DATA_DRAM);
+		assert_int_equal(data > 0, round > 1);
 		mmu_destroy(mmu);
 		world_close(&s.w);
 	}
@@ -135,8 +158,58 @@ static void an_observer_counts_what_it_would_alone(void **state)
 					      geometry_single()};
 	for (unsigned round = 0; round < 3; round++)
 		for (unsigned g = 0; g < ARRAY_COUNT(shapes); g++)
-			for (unsigned i = 0; mmu_strategy_name(i, NULL); i++)
-				check(mmu_strategy_name(i, NULL), &shapes[g], round);
+			for (unsigned i = 0; scheme(i, &(struct mmu_config){0}); i++)
+				check(i, &shapes[g], round);
+}
+
+/* Steady phases: it settles on the cheaper mode, pays little for finding out, and follows. */
+static void the_policy_follows_phases(void **state)
+{
+	static const struct adaptive_sample misses = {.tlb_misses = 50000, .live_pages = 500};
+	static const struct adaptive_sample switches = {
+		.tlb_misses = 300, .cr3_writes = 2000, .hidden_faults = 100};
+	static const struct adaptive_sample writes = {.tlb_misses = 2000, .table_writes = 1500};
+	struct adaptive_policy p;
+	uint64_t paid = 0, best = 0;
+	adaptive_policy_init(&p, NULL);
+	for (unsigned i = 0; i < 300; i++) {
+		const struct adaptive_sample *s = i < 100 ? &misses : i < 200 ? &switches : &writes;
+		uint64_t cost[] = {adaptive_overhead(&p, s, ADAPTIVE_NESTED),
+				   adaptive_overhead(&p, s, ADAPTIVE_SHADOW)};
+		paid += cost[p.mode];
+		best += cost[0] < cost[1] ? cost[0] : cost[1];
+		adaptive_decide(&p, s);
+		if (i % 100 > 50)
+			assert_int_equal(p.mode, i < 100 ? ADAPTIVE_SHADOW : ADAPTIVE_NESTED);
+	}
+	assert_true(paid < best * 2);
+}
+
+/* Renting and buying: whatever the guest does, at most about twice the best fixed mode. */
+static void the_policy_is_never_far_from_the_best(void **state)
+{
+	struct world w;
+	world_open(&w);
+	for (unsigned round = 0; round < 50; round++) {
+		struct adaptive_policy p;
+		uint64_t paid = 0, fixed[2] = {0, 0};
+		struct adaptive_sample s = {0};
+		adaptive_policy_init(&p, NULL);
+		for (unsigned i = 0; i < 500; i++) {
+			if (world_chance(&w, 5))
+				s = (struct adaptive_sample){.tlb_misses = world_below(&w, 60000),
+							     .cr3_writes = world_below(&w, 1500),
+							     .live_pages = world_below(&w, 300)};
+			for (unsigned m = 0; m < 2; m++)
+				fixed[m] += adaptive_overhead(&p, &s, (enum adaptive_mode)m);
+			enum adaptive_mode before = p.mode;
+			paid += adaptive_overhead(&p, &s, before);
+			if (adaptive_decide(&p, &s) != before)
+				paid += p.prices.change + p.build_left;
+		}
+		assert_true(paid < 2 * (fixed[0] < fixed[1] ? fixed[0] : fixed[1]));
+	}
+	world_close(&w);
 }
 
 static void observers_go_with_their_primary(void **state)
@@ -199,6 +272,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_observer_counts_what_it_would_alone),
+		cmocka_unit_test(the_policy_follows_phases),
+		cmocka_unit_test(the_policy_is_never_far_from_the_best),
 		cmocka_unit_test(observers_go_with_their_primary),
 		cmocka_unit_test(strategies_are_parsed_and_printed),
 	};

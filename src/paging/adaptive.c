@@ -1,0 +1,311 @@
+/*
+ * `adaptive`: nested paging and a shadow strategy behind one face, one of them in use.
+ *
+ * This file is the mechanism; when to change is adaptive_policy.c's. After each interval of guest
+ * instructions the policy is shown what the interval counted. A change empties the TLB, and the
+ * shadow's tables when they go out of use: from then on nobody keeps them right. They are filled
+ * again as any shadow is, and that is charged as it happens; the nested tables stay, for no guest
+ * can change what they say.
+ *
+ * A VMM sees CR3 writes (counted where they do not exit, too) and TLB misses (performance counters)
+ * in both modes. What a shadow would cost is not to be seen under nested paging; two samples say
+ * it:
+ *   - One page table in TABLES_ONE_IN, chosen by its frame number, is write-protected in the host's
+ *     table; a write to one exits, charged, and stands for as many. After TABLE_EXITS exits the
+ *     interval knows enough and lets the rest through.
+ *   - Misses on one page in PAGES_ONE_IN are looked at (processors report the addresses of sampled
+ *     misses: Intel's PEBS, AMD's IBS): was the page missed before, so that a shadow would hold it?
+ *     The samples are few enough to be taken as free.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "paging/adaptive_policy.h"
+#include "paging/catalogue.h"
+#include "paging/mmu_private.h"
+
+#define SHADOW_DEFAULT "shadow"
+#define INTERVAL_DEFAULT 1000000u
+#define TABLES_ONE_IN 16u
+#define TABLE_EXITS 4u
+#define TABLES_MAX 1024u
+#define PAGES_ONE_IN 16u
+#define PAGES_MAX 8192u /* a power of two; older ones are written over */
+
+struct adaptive {
+	struct strategy base;
+	struct strategy *mode[ADAPTIVE_MODE_COUNT];
+	const struct strategy_entry *entry[ADAPTIVE_MODE_COUNT];
+	struct adaptive_policy policy;
+	uint64_t interval, interval_start; /* instructions */
+	struct ledger before;		   /* at its start */
+	uint64_t cr3_writes, invlpgs;	   /* since its start */
+	bool is_emptied_by_cr3;		   /* the shadow strategy keeps nothing over a CR3 write */
+	/* Nested mode: sampled page tables, frame numbers in no order. */
+	uint64_t tables[TABLES_MAX];
+	unsigned table_count;
+	unsigned table_exits; /* in this interval */
+	uint64_t tables_end;  /* instruction at which it knew enough; 0: not yet */
+	/* Sampled pages that were missed: what a shadow would hold. 0: none. */
+	uint64_t pages[PAGES_MAX];
+	unsigned page_count, new_pages; /* held; missed first in this interval */
+};
+
+static struct strategy *current(const struct adaptive *a)
+{
+	return a->mode[a->policy.mode];
+}
+
+static uint64_t instructions(const struct adaptive *a)
+{
+	return ledger_total(a->base.mmu->vcpu->ledger, EVENT_INSTRUCTION);
+}
+
+static uint64_t scatter(uint64_t number)
+{
+	return number * 0x9e3779b97f4a7c15ull >> 32;
+}
+
+static void forget_tables(struct adaptive *a)
+{
+	for (unsigned i = 0; i < a->table_count; i++)
+		memory_release_table(a->base.mmu->memory, gpa(a->tables[i] << PAGE_SHIFT));
+	a->table_count = 0;
+}
+
+static void forget_pages(struct adaptive *a)
+{
+	if (a->page_count)
+		memset(a->pages, 0, sizeof(a->pages));
+	a->page_count = 0;
+}
+
+/* The last-level table that maps `address` joins the sample if its number says so. */
+static void sample_table(struct adaptive *a, gva_t address, enum access_kind kind,
+			 enum mmu_mode mode)
+{
+	struct mmu *mmu = a->base.mmu;
+	struct walk_source source = mmu_walk_source(mmu);
+	struct walk_result r;
+	if (a->table_count == TABLES_MAX)
+		return;
+	walk(&mmu->private->context, &source, address, kind, mode, &r);
+	const struct walk_step *leaf = &r.step[r.step_count - 1];
+	if (!r.step_count || leaf->level != 1 || scatter(gpa_gfn(leaf->address)) % TABLES_ONE_IN)
+		return;
+	uint64_t gfn = gpa_gfn(leaf->address);
+	for (unsigned i = 0; i < a->table_count; i++)
+		if (a->tables[i] == gfn)
+			return;
+	a->tables[a->table_count++] = gfn;
+	memory_hold_table(mmu->memory, gpa(gfn << PAGE_SHIFT));
+}
+
+static void sample_page(struct adaptive *a, gva_t address)
+{
+	uint64_t root = a->is_emptied_by_cr3 ? 0 : a->base.mmu->vcpu->state.cr3 & ~0xfffull;
+	uint64_t page = (address.v >> PAGE_SHIFT) + (root << 12) + 1;
+	uint64_t number = scatter(page);
+	if (number % PAGES_ONE_IN)
+		return;
+	uint64_t *slot = &a->pages[number / PAGES_ONE_IN % PAGES_MAX];
+	if (*slot == page)
+		return;
+	a->page_count += !*slot;
+	a->new_pages++;
+	*slot = page;
+}
+
+/* The memory's watcher. Other strategies' tables come here too. */
+static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
+{
+	struct adaptive *a = opaque;
+	struct mmu *mmu = a->base.mmu;
+	uint64_t gfn = gpa_gfn(address);
+	if (a->policy.mode != ADAPTIVE_NESTED || a->tables_end || scatter(gfn) % TABLES_ONE_IN)
+		return;
+	for (unsigned i = 0; i < a->table_count; i++) {
+		if (a->tables[i] != gfn)
+			continue;
+		ledger_charge(mmu->ledger, EVENT_EXIT_TABLE_WRITE);
+		mmu_note_exit(mmu);
+		if (++a->table_exits == TABLE_EXITS)
+			a->tables_end = instructions(a);
+		return;
+	}
+}
+
+static uint64_t since(const struct adaptive *a, enum event e)
+{
+	return ledger_total(a->base.mmu->ledger, e) - ledger_total(&a->before, e);
+}
+
+static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now)
+{
+	struct adaptive_sample s = {
+		.tlb_misses = since(a, EVENT_TLB_MISS),
+		.cr3_writes = a->cr3_writes,
+		.invlpgs = a->invlpgs,
+		.hidden_faults = (uint64_t)a->new_pages * PAGES_ONE_IN,
+		.live_pages = (uint64_t)a->page_count * PAGES_ONE_IN,
+	};
+	uint64_t all = now - a->interval_start;
+	uint64_t watched = a->tables_end ? a->tables_end - a->interval_start : all;
+	s.table_writes = a->table_exits * TABLES_ONE_IN * all / (watched ? watched : 1);
+	if (a->policy.mode == ADAPTIVE_SHADOW) {
+		s.cr3_writes = since(a, EVENT_EXIT_CR3_WRITE);
+		s.invlpgs = since(a, EVENT_EXIT_INVLPG);
+		s.table_writes = since(a, EVENT_EXIT_TABLE_WRITE);
+		s.hidden_faults = since(a, EVENT_EXIT_PF_HIDDEN);
+		s.true_faults = since(a, EVENT_EXIT_PF_TRUE);
+	}
+	return s;
+}
+
+static void begin_interval(struct adaptive *a, uint64_t now)
+{
+	a->interval_start = now;
+	a->before = *a->base.mmu->ledger;
+	a->cr3_writes = a->invlpgs = 0;
+	a->table_exits = 0;
+	a->tables_end = 0;
+	a->new_pages = 0;
+}
+
+static void change_mode(struct adaptive *a, enum adaptive_mode from)
+{
+	struct mmu *mmu = a->base.mmu;
+	if (from == ADAPTIVE_SHADOW)
+		a->mode[from]->ops->reset(a->mode[from]);
+	else
+		forget_tables(a);
+	ledger_charge(mmu->ledger, EVENT_PAGING_SWITCH);
+	mmu_use_entry(mmu, a->entry[a->policy.mode]);
+	mmu_flush_tlb(mmu);
+}
+
+/* At a boundary between accesses: is the interval over? */
+static void look(struct adaptive *a)
+{
+	uint64_t now = instructions(a);
+	if (likely(now - a->interval_start < a->interval))
+		return;
+	struct adaptive_sample s = take_sample(a, now);
+	enum adaptive_mode from = a->policy.mode;
+	if (adaptive_decide(&a->policy, &s) != from)
+		change_mode(a, from);
+	begin_interval(a, now);
+}
+
+/* ---- the hooks ---- */
+
+static void adaptive_destroy(struct strategy *s)
+{
+	struct adaptive *a = (struct adaptive *)s;
+	forget_tables(a);
+	memory_remove_watcher(s->mmu->memory, a);
+	for (unsigned m = 0; m < ADAPTIVE_MODE_COUNT; m++)
+		if (a->mode[m])
+			a->mode[m]->ops->destroy(a->mode[m]);
+	free(a);
+}
+
+static int create_modes(struct adaptive *a, struct mmu *mmu, const struct mmu_config *config,
+			struct error *e)
+{
+	const char *names[ADAPTIVE_MODE_COUNT] = {
+		"nested", config->adaptive_shadow ? config->adaptive_shadow : SHADOW_DEFAULT};
+	for (unsigned m = 0; m < ADAPTIVE_MODE_COUNT; m++) {
+		a->entry[m] = strategy_find(names[m], strlen(names[m]));
+		if (!a->entry[m])
+			return strategy_refuse(names[m], strlen(names[m]), e);
+		int r = a->entry[m]->ops->create(&a->mode[m], mmu, config, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int adaptive_create(struct strategy **out, struct mmu *mmu, const struct mmu_config *config,
+			   struct error *e)
+{
+	struct adaptive *a = calloc(1, sizeof(*a));
+	if (!a)
+		return error_set(e, -ENOMEM, "no host memory for the paging strategy");
+	a->base = (struct strategy){&adaptive_ops, mmu};
+	a->interval = config->adaptive_interval ? config->adaptive_interval : INTERVAL_DEFAULT;
+	adaptive_policy_init(&a->policy, config->adaptive_prices);
+	a->is_emptied_by_cr3 =
+		strcmp(config->adaptive_shadow ? config->adaptive_shadow : SHADOW_DEFAULT,
+		       "shadow-cache") != 0;
+	struct memory_watcher watcher = {table_written, a, PAGE_TABLE};
+	int r = create_modes(a, mmu, config, e);
+	if (!r && (r = memory_add_watcher(mmu->memory, watcher)))
+		error_set(e, r, "too many strategies watch one guest's memory");
+	if (r) {
+		adaptive_destroy(&a->base);
+		return r;
+	}
+	mmu_use_entry(mmu, a->entry[ADAPTIVE_NESTED]);
+	*out = &a->base;
+	return 0;
+}
+
+static bool adaptive_fill(struct strategy *s, gva_t address, enum access_kind kind,
+			  enum mmu_mode mode, struct translation *out, uint32_t *error_code)
+{
+	struct adaptive *a = (struct adaptive *)s;
+	look(a);
+	if (a->policy.mode == ADAPTIVE_NESTED) {
+		sample_table(a, address, kind, mode);
+		sample_page(a, address);
+	}
+	return current(a)->ops->fill(current(a), address, kind, mode, out, error_code);
+}
+
+static bool adaptive_cr3_written(struct strategy *s, bool no_flush)
+{
+	struct adaptive *a = (struct adaptive *)s;
+	a->cr3_writes++;
+	if (a->is_emptied_by_cr3)
+		forget_pages(a);
+	look(a);
+	return current(a)->ops->cr3_written(current(a), no_flush);
+}
+
+static void adaptive_invalidate(struct strategy *s, int type, unsigned pcid, gva_t address)
+{
+	struct adaptive *a = (struct adaptive *)s;
+	a->invlpgs++;
+	look(a);
+	current(a)->ops->invalidate(current(a), type, pcid, address);
+}
+
+static void adaptive_reset(struct strategy *s)
+{
+	struct adaptive *a = (struct adaptive *)s;
+	for (unsigned m = 0; m < ADAPTIVE_MODE_COUNT; m++)
+		a->mode[m]->ops->reset(a->mode[m]);
+	forget_tables(a);
+	forget_pages(a);
+}
+
+static void adaptive_memory_changed(struct strategy *s)
+{
+	struct adaptive *a = (struct adaptive *)s;
+	for (unsigned m = 0; m < ADAPTIVE_MODE_COUNT; m++)
+		a->mode[m]->ops->memory_changed(a->mode[m]);
+	forget_tables(a);
+	forget_pages(a);
+}
+
+const struct strategy_ops adaptive_ops = {
+	.create = adaptive_create,
+	.destroy = adaptive_destroy,
+	.fill = adaptive_fill,
+	.cr3_written = adaptive_cr3_written,
+	.invalidate = adaptive_invalidate,
+	.reset = adaptive_reset,
+	.memory_changed = adaptive_memory_changed,
+};
