@@ -41,6 +41,15 @@ void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz)
 	}
 }
 
+void clock_resume(struct clock *c, uint64_t now_cycles, uint64_t wall_start_s)
+{
+	c->now_cycles = now_cycles;
+	c->wall_start_s = wall_start_s;
+	/* May lie before the host's own start: the difference is what counts, modulo 2^64. */
+	if (c->kind == CLOCK_REAL)
+		c->real_start_ns = host_monotonic_ns() - clock_ns_from_cycles(c, now_cycles);
+}
+
 uint64_t clock_now(struct clock *c)
 {
 	if (c->kind == CLOCK_REAL) {

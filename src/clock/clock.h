@@ -43,6 +43,10 @@ struct clock {
  * real ones at the host's. */
 void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz);
 
+/* Goes on from `now_cycles`, which a clock of the same `hz` had reached; the calendar, too, goes on
+ * from there, however long the machine did not exist. No timer is armed yet. */
+void clock_resume(struct clock *c, uint64_t now_cycles, uint64_t wall_start_s);
+
 /* Now, in cycles since the machine was made. */
 uint64_t clock_now(struct clock *c);
 

@@ -45,6 +45,15 @@ int cpu_model_parse(struct cpu_model *m, const char *spec, struct error *e);
 const char *cpu_model_name(size_t i, const char **description);
 const char *cpu_feature_name(enum cpu_feature f);
 
+/* The feature that has exactly this name; FEATURE_COUNT if none has. */
+enum cpu_feature cpu_feature_find(const char *name);
+/* Can this host execute for a guest of model `m`, which was made elsewhere? -EOPNOTSUPP, and the
+ * message lists the features that are missing. */
+int cpu_model_check_host(const struct cpu_model *m, struct error *e);
+/* Has `m` every feature of `wanted`? -EOPNOTSUPP as above. */
+int cpu_model_check_covers(const struct cpu_model *m, const struct cpu_model *wanted,
+			   struct error *e);
+
 static inline bool cpu_has(const struct cpu_model *m, enum cpu_feature f)
 {
 	return m->has[f];

@@ -315,6 +315,40 @@ int cpu_model_parse(struct cpu_model *m, const char *spec, struct error *e)
 	return r;
 }
 
+enum cpu_feature cpu_feature_find(const char *name)
+{
+	unsigned f = 0;
+	while (f < FEATURE_COUNT && strcmp(rows[f].name, name))
+		f++;
+	return (enum cpu_feature)f;
+}
+
+int cpu_model_check_host(const struct cpu_model *m, struct error *e)
+{
+	char missing[400] = "";
+	for (unsigned f = 0; f < FEATURE_COUNT; f++)
+		if (m->has[f] && !is_legal((enum cpu_feature)f))
+			append(missing, sizeof(missing), rows[f].name);
+	if (missing[0])
+		return error_set(e, -95,
+				 "this host's processor lacks features that the guest uses: %s",
+				 missing);
+	return 0;
+}
+
+int cpu_model_check_covers(const struct cpu_model *m, const struct cpu_model *wanted,
+			   struct error *e)
+{
+	char missing[400] = "";
+	for (unsigned f = 0; f < FEATURE_COUNT; f++)
+		if (wanted->has[f] && !m->has[f])
+			append(missing, sizeof(missing), rows[f].name);
+	if (missing[0])
+		return error_set(e, -95, "'%s' lacks features that the guest uses: %s", m->name,
+				 missing);
+	return 0;
+}
+
 uint64_t cpu_xcr0_mask(const struct cpu_model *m)
 {
 	if (!cpu_has(m, FEATURE_XSAVE))

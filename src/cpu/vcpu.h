@@ -183,6 +183,12 @@ void vcpu_init_signal(struct vcpu *v);
 /* Start-up IPI: real mode at vector:0000, if waiting for it. */
 void vcpu_sipi(struct vcpu *v, uint8_t vector);
 
+struct error;
+/* `state` came from a file: -EINVAL, with the register's name, if no run of a processor of `model`
+ * could have produced it. What passes cannot make an engine misbehave. */
+int vcpu_state_check(const struct vcpu_state *state, const struct cpu_model *model,
+		     struct error *e);
+
 static inline uint64_t vcpu_rflags(const struct vcpu *v)
 {
 	return (v->state.rflags & ~FLAGS_ARITHMETIC) | (v->state.flags_low & 0xd5u) |

@@ -585,7 +585,8 @@ int gdb_open(struct gdb **out, struct vm *vm, const char *where, struct error *e
 		monitor_set_plain(g->monitor);
 		r = listener_open(&g->listener, vm_poller(vm), where, false, &listener_ops, g, e);
 	}
-	if (!r && vm_observe(vm, (struct vm_observer){stopped, ended, g}))
+	if (!r &&
+	    vm_observe(vm, (struct vm_observer){.stopped = stopped, .ended = ended, .opaque = g}))
 		r = error_set(e, -ENOSPC, "too many debuggers");
 	if (r) {
 		gdb_close(g);

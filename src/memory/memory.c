@@ -98,6 +98,16 @@ void memory_destroy(struct memory *m)
 	free(m);
 }
 
+int memory_map_file(struct memory *m, int fd, uint64_t offset, struct error *e)
+{
+	void *p = mmap(m->ram, m->ram_bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset);
+	if (p == MAP_FAILED)
+		return error_set(e, -errno, "the host cannot map %llu MiB of a file: %s",
+				 (unsigned long long)(m->ram_bytes / MIB), strerror(errno));
+	return 0;
+}
+
 bool memory_gpa(const struct memory *m, const uint8_t *host, gpa_t *out)
 {
 	for (unsigned i = 0; i < m->slot_count; i++) {

@@ -324,6 +324,16 @@ void board_save(const struct vm *vm, struct state_writer *w)
 		device_save(vm->board->devices[i], w);
 }
 
+int board_load(struct vm *vm, struct state_reader *r, struct error *e)
+{
+	for (unsigned i = 0; i < vm->board->device_count; i++) {
+		int result = device_load(vm->board->devices[i], r, e);
+		if (result)
+			return result;
+	}
+	return 0;
+}
+
 void board_connect_serials(struct vm *vm)
 {
 	for (unsigned i = 0; i < VM_SERIAL_MAX; i++) {

@@ -7,6 +7,9 @@
 #include "base/types.h"
 
 struct vm_config;
+struct error;
+struct state_reader;
+struct state_writer;
 
 #define MATCH_MAX 255
 
@@ -31,14 +34,27 @@ enum console_news {
 	CONSOLE_REGION_TO = 16,
 };
 
-struct console {
-	struct matcher stop_at, panic, panic_end, region_from, region_to;
+#define CONSOLE_BLOCK_BYTES 240
+
+/* The hash of everything printed is a chain: each full block is hashed behind the chain so far. So
+ * it is plain data, and a machine that is loaded goes on with it. */
+struct console_state {
 	uint64_t byte_count;
-	void *hash; /* XXH3 state */
+	struct {
+		uint8_t chain[16];
+		uint8_t block[CONSOLE_BLOCK_BYTES]; /* byte_count % CONSOLE_BLOCK_BYTES of it */
+	} hashed;
+	uint32_t panic_matched, panic_end_matched; /* when saved */
 };
 
-int console_init(struct console *c, const struct vm_config *config); /* -ENOMEM */
-void console_fini(struct console *c);
+struct console {
+	struct console_state state;
+	struct matcher stop_at, panic, panic_end, region_from, region_to;
+};
+
+void console_init(struct console *c, const struct vm_config *config);
+void console_save(const struct console *c, struct state_writer *w);
+int console_load(struct console *c, struct state_reader *r, struct error *e);
 /* A mask of enum console_news. */
 unsigned console_printed(struct console *c, uint8_t byte);
 /* 16 bytes: the hash of everything printed so far. */

@@ -50,11 +50,7 @@ static int put_memory(struct vm *vm, struct state_writer *w)
 static void put_vcpu(const struct vm *vm, unsigned i, struct state_writer *w)
 {
 	struct vcpu_state s;
-	/* With its holes, which are zero since creation. */
-	memcpy(&s, &vm->vcpus[i].state, sizeof(s));
-	s.gpr[16] = s.gpr[17] = 0;     /* the engine's scratch */
-	s.rflags &= ~FLAGS_ARITHMETIC; /* stale by contract */
-	s.flags_low &= 0xd5u;
+	vm_canonical_vcpu(vm, i, &s);
 	state_put(w, "vcpu", i, &s, sizeof(s));
 }
 
@@ -63,7 +59,7 @@ static void put_console(const struct vm *vm, struct state_writer *w)
 	struct {
 		uint64_t byte_count;
 		uint8_t digest[16];
-	} c = {.byte_count = vm->console.byte_count};
+	} c = {.byte_count = vm->console.state.byte_count};
 	console_digest(&vm->console, c.digest);
 	state_put(w, "console", 1, &c, sizeof(c));
 }

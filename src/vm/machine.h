@@ -4,6 +4,7 @@
  *   vm.c     life cycle and accessors          run.c    turns, time, idling
  *   board.c  the devices and their wires       exit.c   what each exit means; ends
  *   hash.c   the state hash                    region.c marks and traced exits
+ *   save.c   state to save, and loaded again   console.c what the guest prints, watched
  *   scheme.c what the run carries: the primary and its observers
  */
 #pragma once
@@ -88,6 +89,14 @@ struct vm {
 	uint64_t time_limit_ns; /* host's monotonic; UINT64_MAX: none */
 	uint64_t next_poll_ns;
 
+	/* vm_call_at()'s; call is NULL if there is none. */
+	struct {
+		void (*call)(void *opaque);
+		void *opaque; /* borrowed */
+		uint64_t instruction;
+	} pending;
+	uint64_t instructions_before; /* retired before the machine was saved */
+
 	struct region *regions; /* NULL until the first mark */
 	bool is_region_open;
 	bool is_region_done;	   /* one that instruction counts bound happens once */
@@ -117,6 +126,12 @@ void vm_console_printed(struct vm *vm, unsigned port, const uint8_t *bytes, size
 /* Puts every vcpu and device back and loads the kernel. */
 int vm_power_on(struct vm *vm, struct error *e);
 
+/* ---- save.c ---- */
+/* What vm_save() wrote, into a machine that was built alike and has its memory; before any run. */
+int vm_load(struct vm *vm, struct state_reader *r, struct error *e);
+/* A vcpu's state without what an engine leaves in it, so that it can be compared and saved. */
+void vm_canonical_vcpu(const struct vm *vm, unsigned vcpu, struct vcpu_state *out);
+
 /* ---- scheme.c ---- */
 int schemes_create(struct vm *vm, struct error *e);
 void schemes_destroy(struct vm *vm);
@@ -130,6 +145,8 @@ static inline struct ledger *vm_simulation_ledger(const struct vm *vm, unsigned 
 
 /* ---- region.c ---- */
 void vm_mark(struct vm *vm, uint32_t mark);
+/* The machine was saved inside a region; the rest of it is counted from here on. */
+void region_resume(struct vm *vm);
 /* The guest printed the text that begins or ends the region. */
 void region_text_printed(struct vm *vm, bool is_from);
 /* The instruction count at which the region begins or ends next; UINT64_MAX: none. */
@@ -146,6 +163,7 @@ void board_destroy(struct vm *vm);
 void board_reset(struct vm *vm);
 void board_power_button(struct vm *vm);
 void board_save(const struct vm *vm, struct state_writer *w);
+int board_load(struct vm *vm, struct state_reader *r, struct error *e);
 /* Serial ports take input from their backends from now on. */
 void board_connect_serials(struct vm *vm);
 /* Lets the serial ports take waiting input and write what they have. */

@@ -51,12 +51,20 @@ static bool is_region_configured(const struct vm_config *c)
 void vm_mark(struct vm *vm, uint32_t mark)
 {
 	log_debug("mark %u at instruction %llu", mark, (unsigned long long)vm_instructions(vm));
-	if (is_region_configured(&vm->config))
-		return;
-	if (mark == VM_MARK_BEGIN)
+	bool is_by_marks = !is_region_configured(&vm->config);
+	if (is_by_marks && mark == VM_MARK_BEGIN)
 		region_begin(vm);
-	else if (mark == VM_MARK_END)
+	else if (is_by_marks && mark == VM_MARK_END)
 		region_end(vm);
+	for (unsigned i = 0; i < vm->observer_count; i++)
+		if (vm->observers[i].marked)
+			vm->observers[i].marked(vm->observers[i].opaque, mark);
+}
+
+void region_resume(struct vm *vm)
+{
+	if (!is_region_configured(&vm->config))
+		region_begin(vm);
 }
 
 void region_text_printed(struct vm *vm, bool is_from)

@@ -71,6 +71,13 @@ static void check_limits(struct vm *vm)
 
 /* ---- a turn ---- */
 
+/* The instruction count at which every vcpu stops between two instructions. */
+static uint64_t stop_count(const struct vm *vm)
+{
+	bool is_sooner = vm->pending.call && vm->pending.instruction < vm->instruction_limit;
+	return is_sooner ? vm->pending.instruction : vm->instruction_limit;
+}
+
 /* Runs one vcpu from the clock's present time to `end`. False: leave the turn. */
 static bool run_vcpu(struct vm *vm, unsigned i, uint64_t end)
 {
@@ -82,8 +89,9 @@ static bool run_vcpu(struct vm *vm, unsigned i, uint64_t end)
 		if (done >= region_edge(vm))
 			region_pass(vm);
 		uint64_t edge = region_edge(vm);
-		uint64_t limit = edge < vm->instruction_limit ? edge : vm->instruction_limit;
-		if (now >= end || done >= vm->instruction_limit)
+		uint64_t stop = stop_count(vm);
+		uint64_t limit = edge < stop ? edge : stop;
+		if (now >= end || done >= stop)
 			return true;
 		if (vm->outcome.end != VM_END_NONE)
 			return false;
@@ -256,6 +264,15 @@ static void go(struct vm *vm)
 	clock_run_due(&vm->clock);
 }
 
+static void call_pending(struct vm *vm)
+{
+	void (*call)(void *opaque) = vm->pending.call;
+	if (!call || vm_instructions(vm) < vm->pending.instruction)
+		return;
+	vm->pending.call = NULL;
+	call(vm->pending.opaque);
+}
+
 static void reset(struct vm *vm)
 {
 	struct error e = {0};
@@ -279,6 +296,7 @@ static void loop(struct vm *vm, bool may_return)
 			break;
 		else
 			poll_host(vm, POLLER_FOREVER);
+		call_pending(vm);
 		check_limits(vm);
 		if (may_return && vm_instructions(vm) >= vm->instruction_limit)
 			break;

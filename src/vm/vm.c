@@ -116,7 +116,7 @@ static int check_cpu(const struct vm_config *c, struct error *e)
 
 int vm_config_check(const struct vm_config *c, struct error *e)
 {
-	if (!c->kernel)
+	if (!c->kernel && !c->saved)
 		return error_set(e, -EINVAL, "--kernel FILE is missing: what shall be booted?");
 	if (!c->cpu_count || c->cpu_count > VM_CPUS_MAX)
 		return error_set(e, -EINVAL, "--cpus: must be 1 to %u", VM_CPUS_MAX);
@@ -145,8 +145,21 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 
 /* ---- building ---- */
 
+/* The guest keeps the processor that it knows. --cpu says what it may need at most. */
+static int take_saved_model(struct vm *vm, struct error *e)
+{
+	struct cpu_model limit;
+	vm->model = *vm->config.saved->model;
+	if (vm->config.cpu && (cpu_model_parse(&limit, vm->config.cpu, e) ||
+			       cpu_model_check_covers(&limit, &vm->model, e)))
+		return error_prefix(e, "--cpu");
+	return cpu_model_check_host(&vm->model, e);
+}
+
 static int make_model(struct vm *vm, struct error *e)
 {
+	if (vm->config.saved)
+		return take_saved_model(vm, e);
 	const char *spec = vm->config.cpu;
 	int r = cpu_model_parse(&vm->model, spec ? spec : "x86-64-v3", e);
 	if (r && !spec) {
@@ -169,7 +182,7 @@ static int make_memory(struct vm *vm, struct error *e)
 		return error_prefix(e, "--memory");
 	bus_init(&vm->bus);
 	vm->bus.unhandled = vm->config.unhandled;
-	clock_init(&vm->clock, vm->config.clock, vm_profile(vm)->frequency_hz);
+	clock_init(&vm->clock, vm->config.clock, vm->model.tsc_hz);
 	if (vm->config.has_wall_start)
 		vm->clock.wall_start_s = vm->config.wall_start_s;
 	return 0;
@@ -258,16 +271,26 @@ int vm_power_on(struct vm *vm, struct error *e)
 	return 0;
 }
 
+static int resume(struct vm *vm, struct error *e)
+{
+	const struct vm_saved *saved = vm->config.saved;
+	vm->config.saved = NULL; /* borrowed no longer than this */
+	vm->instructions_before = saved->instructions;
+	int r = saved->fill_memory(saved->opaque, vm->memory, e);
+	return r ? r : vm_load(vm, saved->state, e);
+}
+
 static int build(struct vm *vm, struct error *e)
 {
 	int r = vm_config_check(&vm->config, e);
 	if (r)
 		return r;
-	if (poller_create(&vm->poller) || console_init(&vm->console, &vm->config))
+	if (poller_create(&vm->poller))
 		return error_set(e, -ENOMEM, "out of memory");
+	console_init(&vm->console, &vm->config);
 	if ((r = schemes_create(vm, e)) || (r = make_model(vm, e)) || (r = make_memory(vm, e)) ||
 	    (r = make_vcpus(vm, e)) || (r = make_engine(vm, e)) || (r = board_create(vm, e)) ||
-	    (r = vm_power_on(vm, e)))
+	    (r = vm->config.saved ? resume(vm, e) : vm_power_on(vm, e)))
 		return r;
 	if (vm_trace_start(vm))
 		return error_set(e, -ENOMEM, "--trace-exits: out of memory");
@@ -313,7 +336,6 @@ void vm_destroy(struct vm *vm)
 	free(vm->vcpus);
 	memory_destroy(vm->memory);
 	schemes_destroy(vm);
-	console_fini(&vm->console);
 	poller_destroy(vm->poller);
 	free(vm);
 }
@@ -367,6 +389,16 @@ int vm_observe(struct vm *vm, struct vm_observer observer)
 	if (vm->observer_count == VM_OBSERVERS_MAX)
 		return -ENOSPC;
 	vm->observers[vm->observer_count++] = observer;
+	return 0;
+}
+
+int vm_call_at(struct vm *vm, uint64_t instruction, void (*call)(void *opaque), void *opaque)
+{
+	if (vm->pending.call)
+		return -EBUSY;
+	vm->pending.call = call;
+	vm->pending.opaque = opaque;
+	vm->pending.instruction = instruction;
 	return 0;
 }
 
@@ -435,7 +467,17 @@ uint64_t vm_instructions(const struct vm *vm)
 	return sum;
 }
 
+uint64_t vm_instructions_ever(const struct vm *vm)
+{
+	return vm->instructions_before + vm_instructions(vm);
+}
+
+const struct cpu_model *vm_model(const struct vm *vm)
+{
+	return &vm->model;
+}
+
 uint64_t vm_console_bytes(const struct vm *vm)
 {
-	return vm->console.byte_count;
+	return vm->console.state.byte_count;
 }

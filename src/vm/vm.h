@@ -25,7 +25,9 @@ struct mmu;
 struct memory;
 struct vm;
 struct poller;
+struct cpu_model;
 struct profile;
+struct state_reader;
 struct state_writer;
 
 #define VM_CPUS_MAX 64
@@ -40,9 +42,21 @@ struct vm_scheme {
 };
 #define VM_SCHEMES_MAX 128
 
+/* A machine that goes on where another was saved, instead of booting: see snapshot/. Borrowed until
+ * vm_create() has returned. */
+struct vm_saved {
+	const struct cpu_model *model; /* what CPUID shows; tsc_hz is also the clock's */
+	struct state_reader *state;    /* what vm_save() wrote */
+	uint64_t instructions;	       /* retired until then, since the machine was made */
+	/* Puts the guest's RAM in place. */
+	int (*fill_memory)(void *opaque, struct memory *memory, struct error *e);
+	void *opaque;
+};
+
 /* Everything that can be chosen about a machine. Strings are borrowed until vm_destroy().
  * vm_config_defaults() first. */
 struct vm_config {
+	const struct vm_saved *saved; /* NULL: boot; else the kernel is for resets only */
 	const char *kernel;
 	const char *initrd[VM_INITRD_MAX];
 	unsigned initrd_count;
@@ -157,9 +171,19 @@ void vm_state_changed(struct vm *vm, unsigned vcpu);
 struct vm_observer {
 	void (*stopped)(void *opaque, unsigned vcpu, enum exit_reason reason);
 	void (*ended)(void *opaque, const struct vm_outcome *outcome); /* may be NULL */
-	void *opaque;						       /* borrowed */
+	void (*marked)(void *opaque, uint32_t mark); /* the guest set a mark; may be NULL */
+	void *opaque;				     /* borrowed */
 };
 int vm_observe(struct vm *vm, struct vm_observer observer); /* -ENOSPC */
+
+/* Calls once between two turns, when every vcpu stands between two instructions and the machine can
+ * be saved: as soon as so many instructions are retired (0: at the next opportunity). One at a
+ * time: -EBUSY. Everything else of this floor may be called from there. */
+int vm_call_at(struct vm *vm, uint64_t instruction, void (*call)(void *opaque), void *opaque);
+
+/* Writes the machine's state, all but RAM, for vm_saved. Between turns only: from vm_call_at(),
+ * from the poller, or while no run is going on. */
+void vm_save(struct vm *vm, struct state_writer *w);
 
 /* What is inside; all borrowed. */
 const struct vm_config *vm_config(const struct vm *vm);
@@ -175,6 +199,9 @@ struct serial *vm_serial(struct vm *vm, unsigned i);
 const struct profile *vm_profile(const struct vm *vm);
 /* Instructions retired, over all vcpus. */
 uint64_t vm_instructions(const struct vm *vm);
+/* The same since the machine first booted, if it was saved and goes on here. */
+uint64_t vm_instructions_ever(const struct vm *vm);
+const struct cpu_model *vm_model(const struct vm *vm);
 
 /*
  * The region of interest. A guest's mark 1 begins it and mark 2 ends it (cpu/exit.h; several

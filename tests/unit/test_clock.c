@@ -131,6 +131,26 @@ static void test_real(void **state)
 	assert_true(c.wall_start_s > 946684800);
 }
 
+/* A clock that goes on, virtual or real, goes on from where the other was. */
+static void test_resume(void **state)
+{
+	const uint64_t hour = 3600ull * 1000000000;
+	struct clock c;
+	clock_init(&c, CLOCK_VIRTUAL, 1000000000);
+	clock_resume(&c, hour, 5);
+	assert_true(clock_now(&c) == hour);
+	assert_true(c.wall_start_s == 5);
+	clock_init(&c, CLOCK_REAL, 1000000000);
+	clock_resume(&c, hour, 5);
+	uint64_t now = clock_now(&c);
+	assert_true(now >= hour && now < hour + hour / 10);
+	assert_true(clock_now(&c) >= now);
+	/* Longer than the host is up: the start lies before its zero. */
+	clock_resume(&c, 20000000 * (hour / 3600), 5);
+	assert_true(clock_now(&c) >= 20000000 * (hour / 3600));
+	assert_true(c.wall_start_s == 5);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -138,6 +158,7 @@ int main(void)
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_timers_that_touch_timers),
 		cmocka_unit_test(test_real),
+		cmocka_unit_test(test_resume),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

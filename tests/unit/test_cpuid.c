@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -235,6 +236,32 @@ static void test_brand(void **state)
 	assert_string_equal(text, m.brand);
 }
 
+static void test_what_a_saved_model_needs(void **state)
+{
+	struct cpu_model small, large;
+	struct error e = {0};
+	assert_int_equal(cpu_model_parse(&small, "x86-64-v2,-popcnt", NULL), 0);
+	assert_int_equal(cpu_model_parse(&large, "x86-64-v2", NULL), 0);
+	assert_int_equal(cpu_model_check_host(&large, &e), 0);
+	assert_int_equal(cpu_model_check_covers(&large, &small, &e), 0);
+	assert_int_equal(cpu_model_check_covers(&small, &large, &e), -95);
+	assert_non_null(strstr(e.text, "popcnt"));
+	for (unsigned f = 0; f < FEATURE_COUNT; f++)
+		assert_int_equal(cpu_feature_find(cpu_feature_name((enum cpu_feature)f)), f);
+	assert_int_equal(cpu_feature_find("no such feature"), FEATURE_COUNT);
+	/* Exactly what --cpu would refuse is named. */
+	for (unsigned f = 0; f < FEATURE_COUNT; f++) {
+		struct cpu_model one = small, m;
+		char spec[64];
+		snprintf(spec, sizeof(spec), "max,+%s", cpu_feature_name((enum cpu_feature)f));
+		bool is_refused = cpu_model_parse(&m, spec, NULL) == -95;
+		one.has[f] = true;
+		assert_int_equal(cpu_model_check_host(&one, &e), is_refused ? -95 : 0);
+		if (is_refused)
+			assert_non_null(strstr(e.text, cpu_feature_name((enum cpu_feature)f)));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +278,7 @@ int main(void)
 		cmocka_unit_test(test_xsave_leaf),
 		cmocka_unit_test(test_syscall_shows_in_64_bit_code_only),
 		cmocka_unit_test(test_brand),
+		cmocka_unit_test(test_what_a_saved_model_needs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "memory/memory.h"
@@ -230,6 +231,32 @@ static void test_dirty_log(void **unused)
 	memory_destroy(m);
 }
 
+/* A private copy: the file keeps what it has, holes read as zeroes. */
+static void test_ram_from_a_file(void **unused)
+{
+	char path[] = "/tmp/gnomon-memory-XXXXXX";
+	int fd = mkstemp(path);
+	struct error e = {0};
+	uint64_t word = 0x1122334455667788, other = 7, back;
+	assert_true(fd >= 0);
+	unlink(path);
+	assert_int_equal(ftruncate(fd, (off_t)(MIB + 8192)), 0);
+	assert_int_equal(pwrite(fd, &word, 8, 8192 + 0x3000), 8);
+	struct memory *m = make(MIB);
+	assert_int_equal(memory_map_file(m, fd, 8192, &e), 0);
+	assert_int_equal(memory_read(m, gpa(0x3000), &back, 8), 0);
+	assert_true(back == word);
+	assert_int_equal(memory_read(m, gpa(0x5000), &back, 8), 0);
+	assert_true(back == 0);
+	assert_int_equal(memory_write(m, gpa(0x3000), &other, 8), 0);
+	assert_int_equal(pread(fd, &back, 8, 8192 + 0x3000), 8);
+	assert_true(back == word);
+	assert_int_equal(memory_map_file(m, fd, 100, &e), -EINVAL);
+	assert_true(strlen(e.text) > 0);
+	memory_destroy(m);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -242,6 +269,7 @@ int main(void)
 		cmocka_unit_test(test_tables_of_watchers_fill_up),
 		cmocka_unit_test(test_rom_drops_writes),
 		cmocka_unit_test(test_dirty_log),
+		cmocka_unit_test(test_ram_from_a_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/bits.h"
+#include "base/error.h"
 #include "clock/clock.h"
 #include "cpu/cpuid.h"
 #include "cpu/vcpu.h"
@@ -128,6 +130,44 @@ static void test_requests(void **state)
 	assert_int_equal(v.requests, REQUEST_INTERRUPT);
 }
 
+/* What reset and INIT make passes; each broken rule is named. */
+static void test_states_that_cannot_be(void **state)
+{
+	struct clock clock;
+	struct cpu_model model = {0};
+	struct vcpu v = fresh(0, &clock, &model);
+	const struct vcpu_state good = v.state;
+	struct vcpu_state *s = &v.state;
+	struct error e = {0};
+	assert_int_equal(vcpu_state_check(s, &model, &e), 0);
+
+#define REFUSED(what, ...)                                              \
+	do {                                                            \
+		*s = good;                                              \
+		__VA_ARGS__;                                            \
+		assert_int_equal(vcpu_state_check(s, &model, &e), -22); \
+		assert_non_null(strstr(e.text, what));                  \
+	} while (0)
+	REFUSED("CPL", s->cpl = 4);
+	REFUSED("CPL", s->cpl = 1); /* in real mode */
+	REFUSED("activity", s->activity = ACTIVITY_SHUTDOWN + 1);
+	REFUSED("shadow", s->interrupt_shadow = 3);
+	REFUSED("OF", s->flags_of = 2);
+	REFUSED("pending", s->nmi_pending = 2);
+	REFUSED("always 0", s->gpr[16] = 1);
+	REFUSED("MXCSR", s->fpu.mxcsr = 0x10000);
+	REFUSED("CR0", s->cr0 = CR0_PG);
+	REFUSED("CR0", s->cr0 |= BIT(6));
+	REFUSED("CR3", s->cr3 = BIT(model.physical_bits));
+	REFUSED("CR4", s->cr4 = CR4_LA57); /* the model lacks it */
+	REFUSED("EFER", s->efer = BIT(3));
+	REFUSED("XCR0", s->xcr0 = XCR0_X87 | XCR0_AVX);
+	REFUSED("XCR0", s->xcr0 = 0);
+	REFUSED("long mode", s->efer = EFER_LME | EFER_LMA);
+	REFUSED("8086", s->rflags |= FLAG_VM);
+#undef REFUSED
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -136,6 +176,7 @@ int main(void)
 		cmocka_unit_test(test_application_processor),
 		cmocka_unit_test(test_flags_are_kept_apart),
 		cmocka_unit_test(test_requests),
+		cmocka_unit_test(test_states_that_cannot_be),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
