@@ -2,15 +2,16 @@
  * Random instructions, and states in which they do something.
  *
  * An encoding is drawn at random (map, prefixes, opcode, ModRM) and kept if the decoder knows it,
- * its group is wanted and it is not one of those whose result legally differs (excluded()). Shapes
- * that were seen often are drawn less. Then registers are solved so that every memory operand lies
- * in or just beside the sandbox, and branches lead to somewhere known.
+ * its group is wanted and it is not one of those whose result legally differs (is_excluded()).
+ * Shapes that were seen often are drawn less. Then registers are solved so that every memory
+ * operand lies in or just beside the sandbox, and branches lead to somewhere known.
  */
 #include "diff.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "classify.h"
 #include "values.h"
 
 #define SHAPE_BITS 16
@@ -19,35 +20,10 @@ struct generator {
 	struct rng rng;
 	struct generator_options options;
 	ZydisDecoder decoder, decoder32;
+	bool is_amd;
+	const struct placement *at;	 /* NULL: anywhere */
 	uint16_t seen[1u << SHAPE_BITS]; /* how often a shape came, by hash */
-	unsigned group_count;
 };
-
-enum group {
-	GROUP_INTEGER,
-	GROUP_STRING,
-	GROUP_STACK,
-	GROUP_BRANCH,
-	GROUP_PRIVILEGED,
-	GROUP_BMI,
-	GROUP_X87,
-	GROUP_MMX,
-	GROUP_SSE,
-	GROUP_AVX,
-	GROUP_MASKED,
-	GROUP_STATE,
-	GROUP_COUNT,
-	GROUP_NONE,
-};
-
-static const char *const group_names[] = {"integer", "string", "stack", "branch", "privileged",
-					  "bmi",     "x87",    "mmx",	"sse",	  "avx",
-					  "masked",  "state",  NULL};
-
-const char *const *generator_groups(void)
-{
-	return group_names;
-}
 
 struct generator *generator_create(const struct generator_options *options)
 {
@@ -56,6 +32,7 @@ struct generator *generator_create(const struct generator_options *options)
 		return NULL;
 	g->rng.state = options->seed;
 	g->options = *options;
+	g->is_amd = native_is_amd();
 	ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	ZydisDecoderInit(&g->decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 	return g;
@@ -141,172 +118,6 @@ static void draw_bytes(struct rng *r, enum group group, unsigned mode, uint8_t b
 
 /* ---- which are wanted ---------------------------------------------------------------------- */
 
-static bool has_class(const struct test_case *t, ZydisRegisterClass class)
-{
-	for (unsigned k = 0; k < t->d.operand_count; k++)
-		if (t->operands[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    ZydisRegisterGetClass(t->operands[k].reg.value) == class)
-			return true;
-	return false;
-}
-
-/* Results that legally differ, or that would touch what the harness stands on. */
-static bool excluded(const struct test_case *t)
-{
-	if (has_class(t, ZYDIS_REGCLASS_SEGMENT))
-		return true; /* selectors differ */
-	switch (t->d.mnemonic) {
-	case ZYDIS_MNEMONIC_CPUID:
-	case ZYDIS_MNEMONIC_RDTSC:
-	case ZYDIS_MNEMONIC_RDTSCP:
-	case ZYDIS_MNEMONIC_RDRAND:
-	case ZYDIS_MNEMONIC_RDSEED:
-	case ZYDIS_MNEMONIC_RDPMC:
-	case ZYDIS_MNEMONIC_RDPID:
-	case ZYDIS_MNEMONIC_XGETBV:
-	case ZYDIS_MNEMONIC_SGDT: /* the host may or may not have UMIP */
-	case ZYDIS_MNEMONIC_SIDT:
-	case ZYDIS_MNEMONIC_SLDT:
-	case ZYDIS_MNEMONIC_STR:
-	case ZYDIS_MNEMONIC_SMSW:
-	case ZYDIS_MNEMONIC_LAR: /* look into descriptor tables */
-	case ZYDIS_MNEMONIC_LSL:
-	case ZYDIS_MNEMONIC_VERR:
-	case ZYDIS_MNEMONIC_VERW:
-	case ZYDIS_MNEMONIC_LSS:
-	case ZYDIS_MNEMONIC_LFS:
-	case ZYDIS_MNEMONIC_LGS:
-	case ZYDIS_MNEMONIC_SYSCALL:
-	case ZYDIS_MNEMONIC_SYSENTER:
-	case ZYDIS_MNEMONIC_INT:
-	case ZYDIS_MNEMONIC_INT1:
-	case ZYDIS_MNEMONIC_IRET:
-	case ZYDIS_MNEMONIC_IRETD:
-	case ZYDIS_MNEMONIC_IRETQ:
-	case ZYDIS_MNEMONIC_WRFSBASE:
-	case ZYDIS_MNEMONIC_WRGSBASE:
-	case ZYDIS_MNEMONIC_RDFSBASE:
-	case ZYDIS_MNEMONIC_RDGSBASE:
-	case ZYDIS_MNEMONIC_XBEGIN:
-	case ZYDIS_MNEMONIC_XEND:
-	case ZYDIS_MNEMONIC_XABORT:
-	case ZYDIS_MNEMONIC_PREFETCHWT1:
-	case ZYDIS_MNEMONIC_FEMMS: return true;
-	default: return t->d.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
-	}
-}
-
-static enum group base_group(const struct test_case *t)
-{
-	switch (t->d.meta.category) {
-	case ZYDIS_CATEGORY_STRINGOP: return GROUP_STRING;
-	case ZYDIS_CATEGORY_PUSH:
-	case ZYDIS_CATEGORY_POP: return GROUP_STACK;
-	case ZYDIS_CATEGORY_CALL:
-	case ZYDIS_CATEGORY_RET:
-	case ZYDIS_CATEGORY_COND_BR:
-	case ZYDIS_CATEGORY_UNCOND_BR: return GROUP_BRANCH;
-	case ZYDIS_CATEGORY_SYSTEM:
-	case ZYDIS_CATEGORY_IO:
-	case ZYDIS_CATEGORY_IOSTRINGOP: return GROUP_PRIVILEGED;
-	default: break;
-	}
-	return t->d.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED ? GROUP_PRIVILEGED : GROUP_INTEGER;
-}
-
-static bool is_xsave(ZydisMnemonic m)
-{
-	switch (m) {
-	case ZYDIS_MNEMONIC_XSAVE:
-	case ZYDIS_MNEMONIC_XSAVE64:
-	case ZYDIS_MNEMONIC_XSAVEOPT:
-	case ZYDIS_MNEMONIC_XSAVEOPT64:
-	case ZYDIS_MNEMONIC_XSAVEC:
-	case ZYDIS_MNEMONIC_XSAVEC64: return true;
-	default: return false;
-	}
-}
-
-static bool is_xrstor(ZydisMnemonic m)
-{
-	return m == ZYDIS_MNEMONIC_XRSTOR || m == ZYDIS_MNEMONIC_XRSTOR64;
-}
-
-static bool is_state(ZydisMnemonic m)
-{
-	switch (m) {
-	case ZYDIS_MNEMONIC_FXSAVE:
-	case ZYDIS_MNEMONIC_FXSAVE64:
-	case ZYDIS_MNEMONIC_FXRSTOR:
-	case ZYDIS_MNEMONIC_FXRSTOR64:
-	case ZYDIS_MNEMONIC_FNSTENV:
-	case ZYDIS_MNEMONIC_FLDENV:
-	case ZYDIS_MNEMONIC_FNSAVE:
-	case ZYDIS_MNEMONIC_FRSTOR:
-	case ZYDIS_MNEMONIC_LDMXCSR:
-	case ZYDIS_MNEMONIC_STMXCSR:
-	case ZYDIS_MNEMONIC_VLDMXCSR:
-	case ZYDIS_MNEMONIC_VSTMXCSR: return true;
-	default: return is_xsave(m) || is_xrstor(m);
-	}
-}
-
-static bool is_masked(ZydisMnemonic m)
-{
-	switch (m) {
-	case ZYDIS_MNEMONIC_MASKMOVQ:
-	case ZYDIS_MNEMONIC_MASKMOVDQU:
-	case ZYDIS_MNEMONIC_VMASKMOVDQU:
-	case ZYDIS_MNEMONIC_VMASKMOVPS:
-	case ZYDIS_MNEMONIC_VMASKMOVPD:
-	case ZYDIS_MNEMONIC_VPMASKMOVD:
-	case ZYDIS_MNEMONIC_VPMASKMOVQ: return true;
-	default: return false;
-	}
-}
-
-static enum group group_of(const struct test_case *t)
-{
-	if (is_state(t->d.mnemonic))
-		return GROUP_STATE;
-	if (is_masked(t->d.mnemonic))
-		return GROUP_MASKED;
-	if (t->d.mnemonic == ZYDIS_MNEMONIC_CRC32 || t->d.meta.isa_set == ZYDIS_ISA_SET_POPCNT)
-		return GROUP_BMI;
-	switch (t->d.meta.isa_ext) {
-	case ZYDIS_ISA_EXT_BASE:
-	case ZYDIS_ISA_EXT_LONGMODE: return base_group(t);
-	case ZYDIS_ISA_EXT_BMI1:
-	case ZYDIS_ISA_EXT_BMI2:
-	case ZYDIS_ISA_EXT_ADOX_ADCX:
-	case ZYDIS_ISA_EXT_LZCNT:
-	case ZYDIS_ISA_EXT_MOVBE: return GROUP_BMI;
-	case ZYDIS_ISA_EXT_X87: return GROUP_X87;
-	case ZYDIS_ISA_EXT_MMX: return GROUP_MMX;
-	case ZYDIS_ISA_EXT_SSE:
-	case ZYDIS_ISA_EXT_SSE2:
-	case ZYDIS_ISA_EXT_SSE3:
-	case ZYDIS_ISA_EXT_SSSE3:
-	case ZYDIS_ISA_EXT_SSE4:
-	case ZYDIS_ISA_EXT_AES:
-	case ZYDIS_ISA_EXT_PCLMULQDQ:
-	case ZYDIS_ISA_EXT_SHA:
-		return t->d.meta.isa_set == ZYDIS_ISA_SET_SSE3X87 ? GROUP_X87
-		       : has_class(t, ZYDIS_REGCLASS_MMX)	  ? GROUP_MMX
-								  : GROUP_SSE;
-	case ZYDIS_ISA_EXT_AVX:
-	case ZYDIS_ISA_EXT_AVX2:
-	case ZYDIS_ISA_EXT_AVXAES:
-	case ZYDIS_ISA_EXT_F16C:
-	case ZYDIS_ISA_EXT_FMA: return GROUP_AVX;
-	case ZYDIS_ISA_EXT_AVX2GATHER: return GROUP_MASKED;
-	case ZYDIS_ISA_EXT_CLFSH:
-	case ZYDIS_ISA_EXT_CLFLUSHOPT:
-	case ZYDIS_ISA_EXT_CLWB: return GROUP_INTEGER;
-	default: return GROUP_NONE;
-	}
-}
-
 static bool is_fresh(struct generator *g, const struct test_case *t)
 {
 	uint32_t h = (uint32_t)test_shape(t);
@@ -358,17 +169,23 @@ static bool decode(struct generator *g, struct test_case *t, const uint8_t *byte
 	return true;
 }
 
+static unsigned draw_mode(struct generator *g)
+{
+	return g->options.mode ? g->options.mode : rng_one_in(&g->rng, 6) ? 32 : 64;
+}
+
 static bool draw(struct generator *g, struct test_case *t, enum group group)
 {
 	uint8_t bytes[32];
-	t->mode = g->options.mode ? g->options.mode : rng_one_in(&g->rng, 6) ? 32 : 64;
+	t->mode = g->at ? g->at->mode : draw_mode(g);
 	draw_bytes(&g->rng, group, t->mode, bytes);
 	memset(t->bytes, 0xcc, sizeof(t->bytes));
 	if (!decode(g, t, bytes))
 		return false;
 	t->length = t->d.length;
 	memcpy(t->bytes, bytes, t->length);
-	if (group_of(t) != group || excluded(t) || t->d.address_width == 16)
+	if (group_of(t) != group || is_excluded(t) || (g->is_amd && is_excluded_on_amd(t)) ||
+	    t->d.address_width == 16)
 		return false;
 	/* IP would be cut to 16 bits, where nothing of ours is. */
 	if (group == GROUP_BRANCH && t->mode == 32 && t->d.operand_width == 16)
@@ -421,27 +238,6 @@ static void draw_state(struct rng *r, struct test_state *s)
 	draw_x87(r, &s->x87);
 }
 
-/* Several steps, each of which may raise an unmasked exception of its own before the next begins:
- * in which order is not documented. */
-static bool has_steps(ZydisMnemonic m)
-{
-	switch (m) {
-	case ZYDIS_MNEMONIC_DPPS:
-	case ZYDIS_MNEMONIC_DPPD:
-	case ZYDIS_MNEMONIC_HADDPS:
-	case ZYDIS_MNEMONIC_HADDPD:
-	case ZYDIS_MNEMONIC_HSUBPS:
-	case ZYDIS_MNEMONIC_HSUBPD:
-	case ZYDIS_MNEMONIC_VDPPS:
-	case ZYDIS_MNEMONIC_VDPPD:
-	case ZYDIS_MNEMONIC_VHADDPS:
-	case ZYDIS_MNEMONIC_VHADDPD:
-	case ZYDIS_MNEMONIC_VHSUBPS:
-	case ZYDIS_MNEMONIC_VHSUBPD: return true;
-	default: return false;
-	}
-}
-
 /* ---- addresses ----------------------------------------------------------------------------- */
 
 static int number_of(ZydisRegister r)
@@ -452,14 +248,17 @@ static int number_of(ZydisRegister r)
 	return whole - ZYDIS_REGISTER_RAX;
 }
 
-/* Where an operand of `size_bytes` shall be: mostly inside, sometimes across or beside an edge. */
+/* Where an operand of `size_bytes` shall be: mostly inside, sometimes across or beside an edge.
+ * Mostly aligned, for some insist on it. */
 static uint64_t draw_target(struct rng *r, unsigned size_bytes)
 {
 	uint64_t target = DATA + rng_below(r, (unsigned)(DATA_PAGES * PAGE_SIZE_BYTES - 600)) + 64;
+	unsigned unaligned = 8; /* once in so many */
 	switch (rng_below(r, 16)) {
 	case 0: /* across two pages */
 		target = DATA + PAGE_SIZE_BYTES * (1 + rng_below(r, 3)) -
 			 rng_below(r, size_bytes + 1);
+		unaligned = 2;
 		break;
 	case 1: target = DATA - rng_below(r, size_bytes + 8); break;
 	case 2: target = DATA_READONLY - rng_below(r, size_bytes + 1); break;
@@ -467,7 +266,7 @@ static uint64_t draw_target(struct rng *r, unsigned size_bytes)
 	case 4: target = DATA_END - rng_below(r, size_bytes + 8); break;
 	default: break;
 	}
-	return rng_one_in(r, 8) ? target : target & ~(uint64_t)(size_bytes > 512 ? 63 : 31);
+	return rng_one_in(r, unaligned) ? target : target & ~(uint64_t)(size_bytes > 512 ? 63 : 31);
 }
 
 static bool is_in_sandbox(uint64_t address, uint64_t size_bytes)
@@ -476,7 +275,7 @@ static bool is_in_sandbox(uint64_t address, uint64_t size_bytes)
 	       address + size_bytes <= DATA_END + PAGE_SIZE_BYTES - 512;
 }
 
-static uint64_t address_of(const struct test_case *t, const ZydisDecodedOperandMem *m)
+uint64_t test_address(const struct test_case *t, const ZydisDecodedOperandMem *m)
 {
 	uint64_t a = m->disp.has_displacement ? (uint64_t)m->disp.value : 0;
 	int base = number_of(m->base), index = number_of(m->index);
@@ -608,7 +407,7 @@ static bool place_operands(struct generator *g, struct test_case *t, uint8_t *da
 		const ZydisDecodedOperand *o = &t->operands[k];
 		if (!is_memory(o) || o->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 			continue;
-		uint64_t a = address_of(t, &o->mem);
+		uint64_t a = test_address(t, &o->mem);
 		if (is_bit_string(t))
 			a += (uint64_t)((int64_t)
 						t->start.gpr[number_of(t->operands[1].reg.value)] >>
@@ -626,6 +425,8 @@ static bool place_operands(struct generator *g, struct test_case *t, uint8_t *da
 static uint64_t draw_destination(struct generator *g, const struct test_case *t)
 {
 	uint64_t a;
+	if (g->at)
+		return g->at->destination;
 	switch (rng_below(&g->rng, 8)) {
 	case 0: /* not canonical; in 32-bit code, not mapped */
 		return t->mode == 64 ? 0x8000000000000000ull | rng_next(&g->rng) >> 8
@@ -649,7 +450,7 @@ static bool set_operand(struct test_case *t, const ZydisDecodedOperand *o, uint6
 		t->start.gpr[n] = value;
 		return true;
 	}
-	uint64_t a = address_of(t, &o->mem);
+	uint64_t a = test_address(t, &o->mem);
 	if (a >= DATA && a + 8 <= DATA_READONLY)
 		memcpy(data + (a - DATA), &value, 8);
 	return a + 8 <= DATA || a >= DATA_END || (a >= DATA && a + 8 <= DATA_READONLY);
@@ -665,7 +466,9 @@ static bool place_branch(struct generator *g, struct test_case *t, uint8_t *data
 			(int64_t)(CODE + 64 +
 				  rng_below(&g->rng, CODE_PAGES * PAGE_SIZE_BYTES - 128) -
 				  t->start.rip - t->length);
-		if (size_bytes == 1)
+		if (g->at)
+			distance = (int64_t)(to - t->start.rip - t->length);
+		else if (size_bytes == 1)
 			distance = (int8_t)t->bytes[t->d.raw.imm[0].offset];
 		if (size_bytes == 2 || (distance < 0 && distance >= -(int64_t)t->length - 1))
 			return false;
@@ -694,7 +497,7 @@ static bool place_flags(struct generator *g, struct test_case *t, uint8_t *data)
 /* An area that XRSTOR mostly accepts. */
 static bool place_area(struct generator *g, const struct test_case *t, uint8_t *data)
 {
-	uint64_t a = address_of(t, &t->operands[0].mem);
+	uint64_t a = test_address(t, &t->operands[0].mem);
 	if (a < DATA || a + 832 > DATA_READONLY)
 		return true;
 	uint8_t *area = data + (a - DATA);
@@ -752,11 +555,20 @@ static uint64_t draw_rip(struct rng *r, unsigned length)
 	return CODE + 0x100 + 16 * rng_below(r, 0xe0);
 }
 
+/* What depends on registers or memory in ways that sequence.c cannot set right before it. */
+static bool is_for_sequence(const struct test_case *t)
+{
+	if (t->d.mnemonic == ZYDIS_MNEMONIC_SHLD || t->d.mnemonic == ZYDIS_MNEMONIC_SHRD)
+		return t->d.operand_width != 16; /* or its result may be undefined */
+	return !has_steps(t->d.mnemonic) && !is_xsave(t->d.mnemonic) && !is_xrstor(t->d.mnemonic) &&
+	       t->d.meta.isa_ext != ZYDIS_ISA_EXT_AVX2GATHER;
+}
+
 static enum group draw_group(struct generator *g)
 {
 	if (g->options.group)
-		for (unsigned k = 0; group_names[k]; k++)
-			if (!strcmp(group_names[k], g->options.group))
+		for (unsigned k = 0; generator_groups()[k]; k++)
+			if (!strcmp(generator_groups()[k], g->options.group))
 				return (enum group)k;
 	return (enum group)rng_below(&g->rng, GROUP_COUNT);
 }
@@ -773,9 +585,11 @@ bool generate(struct generator *g, struct test_case *t, uint8_t *data)
 			continue;
 		}
 		draw_state(&g->rng, &t->start);
+		if (g->at && !is_for_sequence(t))
+			continue;
 		if (has_steps(t->d.mnemonic))
 			t->start.mxcsr |= 0x1f80;
-		t->start.rip = draw_rip(&g->rng, t->length);
+		t->start.rip = g->at ? g->at->rip : draw_rip(&g->rng, t->length);
 		/* The stack pointer is always good for something. */
 		t->start.gpr[GPR_RSP] = draw_target(&g->rng, 8);
 		draw_counts(g, t);
@@ -786,4 +600,20 @@ bool generate(struct generator *g, struct test_case *t, uint8_t *data)
 		return true;
 	}
 	return false;
+}
+
+bool generate_at(struct generator *g, const struct placement *at, struct test_case *t,
+		 uint8_t *data)
+{
+	g->at = at;
+	bool ok = generate(g, t, data);
+	g->at = NULL;
+	return ok;
+}
+
+void generate_state(struct generator *g, unsigned mode, struct test_state *s)
+{
+	draw_state(&g->rng, s);
+	if (mode == 32)
+		narrow(s);
 }

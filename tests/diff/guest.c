@@ -6,7 +6,8 @@
  * and the kernel stack holds the frame that the processor pushed.
  *
  * Guest-physical layout: tables and handlers below 64 KiB, code at CODE_GPA, the sandbox at
- * DATA_GPA.
+ * DATA_GPA. The pages of both lie in reverse order, so that an access that crosses a page and goes
+ * on in host memory instead of translating the second page finds something else.
  */
 #include "diff.h"
 
@@ -25,7 +26,7 @@
 #include "paging/mmu.h"
 #include "x86/tlb_geometry.h"
 
-extern const struct engine_ops interp_ops;
+extern const struct engine_ops interp_ops, trans_ops;
 
 #define RAM_BYTES (4ull << 20)
 #define PML4 0x1000ull
@@ -34,6 +35,7 @@ extern const struct engine_ops interp_ops;
 #define PT_LOW 0x4000ull
 #define PT_CODE 0x5000ull
 #define PT_DATA 0x6000ull
+#define PT_SCRATCH 0x7000ull
 #define IDT 0x8000ull
 #define GDT 0x9000ull
 #define TSS 0xa000ull
@@ -41,6 +43,7 @@ extern const struct engine_ops interp_ops;
 #define STACK_TOP 0xe000ull
 #define CODE_GPA 0x200000ull
 #define DATA_GPA 0x210000ull
+#define SCRATCH_GPA 0x220000ull
 
 #define KERNEL_CS 0x10
 #define KERNEL_DS 0x18
@@ -49,7 +52,13 @@ extern const struct engine_ops interp_ops;
 #define USER_DS 0x2b
 #define TSS_SELECTOR 0x40
 
+static const struct engine_entry engines[] = {
+	{"interp", NULL, &interp_ops},
+	{"trans", NULL, &trans_ops},
+};
+
 struct guest {
+	const struct engine_ops *ops;
 	struct memory *memory;
 	struct bus bus;
 	struct clock clock;
@@ -71,6 +80,18 @@ static void put64(struct guest *guest, uint64_t address, uint64_t value)
 	memcpy(guest->ram + address, &value, 8);
 }
 
+static uint64_t code_gpa(uint64_t address)
+{
+	uint64_t page = (address - CODE) >> PAGE_SHIFT;
+	return CODE_GPA + ((CODE_PAGES - 1 - page) << PAGE_SHIFT) + (address & PAGE_OFFSET_MASK);
+}
+
+static uint64_t data_gpa(uint64_t address)
+{
+	uint64_t page = (address - DATA) >> PAGE_SHIFT;
+	return DATA_GPA + ((DATA_PAGES - page) << PAGE_SHIFT) + (address & PAGE_OFFSET_MASK);
+}
+
 static void fill_tables(struct guest *guest)
 {
 	const uint64_t upper = PTE_P | PTE_W | PTE_U;
@@ -81,12 +102,14 @@ static void fill_tables(struct guest *guest)
 	put64(guest, PD + 8 * (DATA >> 21), PT_DATA | upper);
 	for (uint64_t k = 0; k < 16; k++)
 		put64(guest, PT_LOW + 8 * k, k << PAGE_SHIFT | PTE_P | PTE_W);
-	for (uint64_t k = 0; k < CODE_PAGES; k++)
-		put64(guest, PT_CODE + 8 * k, (CODE_GPA + (k << PAGE_SHIFT)) | upper);
-	for (uint64_t k = 0; k < DATA_PAGES; k++)
-		put64(guest, PT_DATA + 8 * k, (DATA_GPA + (k << PAGE_SHIFT)) | upper | PTE_NX);
-	put64(guest, PT_DATA + 8 * DATA_PAGES,
-	      (DATA_GPA + DATA_PAGES * PAGE_SIZE_BYTES) | PTE_P | PTE_U | PTE_NX);
+	put64(guest, PD + 8 * (SCRATCH >> 21), PT_SCRATCH | upper);
+	for (uint64_t a = CODE; a < CODE_END; a += PAGE_SIZE_BYTES)
+		put64(guest, PT_CODE + 8 * ((a - CODE) >> PAGE_SHIFT), code_gpa(a) | upper);
+	for (uint64_t a = DATA; a < DATA_READONLY; a += PAGE_SIZE_BYTES)
+		put64(guest, PT_DATA + 8 * ((a - DATA) >> PAGE_SHIFT),
+		      data_gpa(a) | upper | PTE_NX);
+	put64(guest, PT_DATA + 8 * DATA_PAGES, data_gpa(DATA_READONLY) | PTE_P | PTE_U | PTE_NX);
+	put64(guest, PT_SCRATCH, SCRATCH_GPA | upper | PTE_NX);
 }
 
 static void fill_descriptors(struct guest *guest)
@@ -127,8 +150,19 @@ static void set_system_state(struct vcpu_state *s)
 		.base = TSS, .limit = 0x67, .selector = TSS_SELECTOR, .attributes = 0x8b};
 }
 
-static int create(struct guest *guest, const char *cpu, struct error *e)
+static const struct engine_ops *find_engine(const char *name)
 {
+	for (unsigned k = 0; k < ARRAY_COUNT(engines); k++)
+		if (!strcmp(engines[k].name, name))
+			return engines[k].ops;
+	return NULL;
+}
+
+static int create(struct guest *guest, const char *engine, const char *cpu, struct error *e)
+{
+	guest->ops = find_engine(engine);
+	if (!guest->ops)
+		return error_set(e, -EINVAL, "no engine '%s'", engine);
 	int error = memory_create(&guest->memory, RAM_BYTES, e);
 	if (error)
 		return error;
@@ -157,19 +191,19 @@ static int create(struct guest *guest, const char *cpu, struct error *e)
 					     .clock = &guest->clock,
 					     .vcpu_count = 1,
 					     .warm_count = 1};
-	error = interp_ops.create(&guest->engine, &config, e);
+	error = guest->ops->create(&guest->engine, &config, e);
 	if (error)
 		return error;
-	return interp_ops.add_vcpu(guest->engine, guest->vcpu, guest->mmu, e);
+	return guest->ops->add_vcpu(guest->engine, guest->vcpu, guest->mmu, e);
 }
 
-int guest_create(struct guest **out, const char *cpu)
+int guest_create(struct guest **out, const char *engine, const char *cpu)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
 	struct error e = {0};
 	if (!guest)
 		return -ENOMEM;
-	int error = create(guest, cpu, &e);
+	int error = create(guest, engine, cpu, &e);
 	if (error) {
 		fprintf(stderr, "diff: %s\n", e.text);
 		guest_destroy(guest);
@@ -188,16 +222,23 @@ void guest_destroy(struct guest *guest)
 	if (!guest)
 		return;
 	if (guest->engine)
-		interp_ops.destroy(guest->engine);
+		guest->ops->destroy(guest->engine);
 	mmu_destroy(guest->mmu);
 	memory_destroy(guest->memory);
 	free(guest->vcpu);
 	free(guest);
 }
 
-uint8_t *guest_data(struct guest *guest)
+void guest_set_data(struct guest *guest, const uint8_t *data)
 {
-	return guest->ram + DATA_GPA;
+	for (unsigned k = 0; k < DATA_BYTES; k += PAGE_SIZE_BYTES)
+		memcpy(guest->ram + data_gpa(DATA + k), data + k, PAGE_SIZE_BYTES);
+}
+
+void guest_get_data(struct guest *guest, uint8_t *data)
+{
+	for (unsigned k = 0; k < DATA_BYTES; k += PAGE_SIZE_BYTES)
+		memcpy(data + k, guest->ram + data_gpa(DATA + k), PAGE_SIZE_BYTES);
 }
 
 struct vcpu *guest_vcpu(struct guest *guest)
@@ -211,11 +252,17 @@ void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes,
 	while (count) {
 		unsigned part = PAGE_SIZE_BYTES - (address & PAGE_OFFSET_MASK);
 		part = part < count ? part : count;
-		memory_write(guest->memory, gpa(address - CODE + CODE_GPA), bytes, part);
+		memory_write(guest->memory, gpa(code_gpa(address)), bytes, part);
 		address += part;
 		bytes += part;
 		count -= part;
 	}
+}
+
+void guest_get_code(struct guest *guest, uint64_t address, uint8_t *bytes, unsigned count)
+{
+	for (unsigned k = 0; k < count; k++)
+		bytes[k] = guest->ram[code_gpa(address + k)];
 }
 
 static void put_state(struct guest *guest, const struct test_state *t, unsigned mode)
@@ -279,9 +326,9 @@ void guest_run(struct guest *guest, const struct test_state *start, unsigned mod
 	       struct test_state *out)
 {
 	put_state(guest, start, mode);
-	interp_ops.state_changed(guest->engine, 0);
+	guest->ops->state_changed(guest->engine, 0);
 	struct vm_exit exit = {.reason = EXIT_BUDGET};
-	interp_ops.run(guest->engine, 0, clock_now(&guest->clock) + 100000, &exit);
+	guest->ops->run(guest->engine, 0, clock_now(&guest->clock) + 100000, &exit);
 	take_state(guest, out);
 	if (exit.reason != EXIT_HALT)
 		out->vector = 256 + exit.reason;

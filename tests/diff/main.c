@@ -1,13 +1,14 @@
 /*
  * diff: random instructions, the engine against the host's processor.
  *
- *   diff [--seed N] [--count N] [--seconds N] [--group NAME] [--only MNEMONIC] [--mode 64|32]
- * [--cpu MODEL]
- * [--all]
+ *   diff [--engine NAME] [--seed N] [--count N] [--seconds N] [--group NAME] [--only MNEMONIC]
+ *        [--mode 64|32] [--cpu MODEL] [--sequences] [--repeat N] [--all]
  *
- * Prints the first cases that differ, with both states, and what was covered; exits with 1 if any
- * differs or, without
- * --group and --only, if fewer than DISTINCT_MIN distinct shapes were tried.
+ * --sequences runs many instructions at a time (sequence.c); --repeat lets the guest run a case so
+ * many times before the one that counts, so that its code is warm. Prints the first cases that
+ * differ, with both states, and what was covered; exits with 1 if any differs or, without --group
+ * and --only, if fewer than DISTINCT_MIN distinct shapes were tried. A sequence that differs is
+ * printed with the steps left out that it differs without.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <time.h>
 
 #include "compare.h"
+#include "sequence.h"
 
 #define DISTINCT_MIN 2000
 #define SHAPES (1u << 20)
@@ -23,7 +25,9 @@ struct options {
 	struct generator_options generator;
 	uint64_t count;
 	double seconds;
-	const char *cpu;
+	const char *cpu, *engine;
+	unsigned repeat;
+	bool sequences;
 	bool all; /* print every difference, not two of a mnemonic */
 };
 
@@ -32,17 +36,23 @@ struct run {
 	struct generator *generator;
 	struct guest *guest;
 	uint8_t *code, *data;
-	uint64_t *shapes; /* open hash set */
+	uint8_t begin[DATA_BYTES]; /* of a sequence: the sandbox before it */
+	uint8_t host_code[SEQUENCE_BYTES], guest_code[SEQUENCE_BYTES]; /* after it */
+	uint64_t *shapes;					       /* open hash set */
 	uint64_t tested, distinct, different, faults;
 	unsigned printed[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
 static bool parse(struct options *o, int argc, char **argv)
 {
-	*o = (struct options){.generator.seed = 1, .count = 400000, .seconds = 15, .cpu = "max"};
+	*o = (struct options){.generator.seed = 1,
+			      .count = 400000,
+			      .seconds = 15,
+			      .cpu = "max",
+			      .engine = "interp"};
 	for (int k = 1; k < argc; k++) {
-		if (!strcmp(argv[k], "--all")) {
-			o->all = true;
+		if (!strcmp(argv[k], "--all") || !strcmp(argv[k], "--sequences")) {
+			*(argv[k][2] == 'a' ? &o->all : &o->sequences) = true;
 			continue;
 		}
 		if (k + 1 == argc)
@@ -62,6 +72,10 @@ static bool parse(struct options *o, int argc, char **argv)
 			o->generator.mode = (unsigned)strtoul(value, NULL, 0);
 		else if (!strcmp(argv[k - 1], "--cpu"))
 			o->cpu = value;
+		else if (!strcmp(argv[k - 1], "--engine"))
+			o->engine = value;
+		else if (!strcmp(argv[k - 1], "--repeat"))
+			o->repeat = (unsigned)strtoul(value, NULL, 0);
 		else
 			return false;
 	}
@@ -104,20 +118,34 @@ static void print_case(const struct test_case *t, const char *text)
 	printf("]\n%s", text);
 }
 
+/* The guest, from `data`; what it made of the data comes back in it. */
+static void run_guest(struct run *r, const struct test_state *start, unsigned mode,
+		      const uint8_t *code, unsigned code_bytes, uint8_t *data,
+		      struct test_state *out)
+{
+	for (unsigned k = 0; k <= r->options.repeat; k++) {
+		if (!k || memcmp(code, r->guest_code, code_bytes))
+			guest_set_code(r->guest, start->rip, code, code_bytes);
+		guest_set_data(r->guest, data);
+		guest_run(r->guest, start, mode, out);
+		guest_get_code(r->guest, start->rip, r->guest_code, code_bytes);
+	}
+	guest_get_data(r->guest, data);
+}
+
 static void run_one(struct run *r)
 {
 	struct test_case t;
 	struct test_state host = {0}, guest = {0};
+	uint8_t guest_bytes[DATA_BYTES];
 	char text[8192];
 	if (!generate(r->generator, &t, r->data))
 		return;
-	uint8_t *guest_bytes = guest_data(r->guest);
 	uint8_t *at = r->code + (t.start.rip - CODE);
 	memcpy(guest_bytes, r->data, DATA_BYTES);
 	memcpy(at, t.bytes, t.length);
-	guest_set_code(r->guest, t.start.rip, t.bytes, t.length);
 	native_run(&t.start, t.mode, &host);
-	guest_run(r->guest, &t.start, t.mode, &guest);
+	run_guest(r, &t.start, t.mode, t.bytes, t.length, guest_bytes, &guest);
 	memset(at, 0xcc, t.length);
 	guest_set_code(r->guest, t.start.rip, at, t.length);
 
@@ -129,6 +157,69 @@ static void run_one(struct run *r)
 	r->different++;
 	if (r->options.all || (r->printed[t.d.mnemonic]++ < 2 && r->different < 200))
 		print_case(&t, text);
+}
+
+/* ---- sequences ----------------------------------------------------------------------------- */
+
+/* What fits before the end of the mapped code. */
+static unsigned mapped_bytes(const struct sequence *s)
+{
+	return CODE_END - s->rip < s->length ? (unsigned)(CODE_END - s->rip) : s->length;
+}
+
+static void run_native(void *opaque, const struct sequence *s, struct test_state *out)
+{
+	struct run *r = opaque;
+	uint8_t *at = r->code + (s->rip - CODE);
+	memcpy(r->data, r->begin, DATA_PAGES * PAGE_SIZE_BYTES);
+	memcpy(at, s->bytes, mapped_bytes(s));
+	native_run(&s->start, s->mode, out);
+	memcpy(r->host_code, at, mapped_bytes(s));
+	memset(at, 0xcc, mapped_bytes(s));
+}
+
+/* Both sides, compared; the text says in what they differ. */
+static bool is_different(struct run *r, const struct sequence *s, char *text, size_t text_bytes)
+{
+	struct test_state host = {0}, guest = {0};
+	struct test_case end;
+	uint8_t guest_bytes[DATA_BYTES];
+	unsigned length = mapped_bytes(s);
+	run_native(r, s, &host);
+	memcpy(guest_bytes, r->begin, DATA_BYTES);
+	run_guest(r, &s->start, s->mode, s->bytes, length, guest_bytes, &guest);
+	bool is_code_different = memcmp(r->host_code, r->guest_code, length) != 0;
+	guest_set_code(r->guest, s->rip, r->code + (s->rip - CODE), length);
+	r->faults += host.vector != NO_FAULT;
+	sequence_end(s, &host, &end);
+	*text = 0;
+	return compare(&end, &host, &guest, r->data, guest_bytes, text, text_bytes) ||
+	       is_code_different;
+}
+
+static void run_sequence(struct run *r)
+{
+	struct sequence s;
+	char text[8192], less[8192];
+	sequence_generate(r->generator, &s, r->begin, run_native, r);
+	r->tested++;
+	r->distinct += s.step_count;
+	if (!is_different(r, &s, text, sizeof(text)))
+		return;
+	r->different++;
+	if (r->different > 10 && !r->options.all)
+		return;
+	for (unsigned k = s.step_count; k-- > 0;) {
+		struct sequence shorter = s;
+		sequence_blank(&shorter, k);
+		if (is_different(r, &shorter, less, sizeof(less))) {
+			s = shorter;
+			memcpy(text, less, sizeof(text));
+		}
+	}
+	printf("DIFFERS in a sequence of %u-bit code:\n", s.mode);
+	sequence_print(&s);
+	printf("%s", *text ? text : "  the code, after it changed itself\n");
 }
 
 static double now_seconds(void)
@@ -147,13 +238,14 @@ static int open_run(struct run *r)
 		fprintf(stderr, "diff: cannot set up the host's side\n");
 		return 2;
 	}
-	if (guest_create(&r->guest, r->options.cpu))
+	if (guest_create(&r->guest, r->options.engine, r->options.cpu))
 		return 2;
 	memset(fill, 0xcc, sizeof(fill));
 	memcpy(r->code, fill, sizeof(fill));
 	guest_set_code(r->guest, CODE, fill, sizeof(fill));
 	for (unsigned k = 0; k < DATA_BYTES; k++)
 		r->data[k] = (uint8_t)generator_random(r->generator);
+	memcpy(r->begin, r->data, DATA_BYTES);
 	return native_seal() ? 2 : 0;
 }
 
@@ -162,8 +254,9 @@ int main(int argc, char **argv)
 	static struct run r;
 	if (!parse(&r.options, argc, argv) ||
 	    (r.options.generator.group && !is_group(r.options.generator.group))) {
-		fprintf(stderr, "usage: diff [--seed N] [--count N] [--seconds N] [--group NAME] "
-				"[--only MNEMONIC] [--mode 64|32] [--cpu MODEL] [--all]\ngroups:");
+		fprintf(stderr, "usage: diff [--engine NAME] [--seed N] [--count N] [--seconds N] "
+				"[--group NAME] [--only MNEMONIC] [--mode 64|32] [--cpu MODEL] "
+				"[--sequences] [--repeat N] [--all]\ngroups:");
 		for (const char *const *g = generator_groups(); *g; g++)
 			fprintf(stderr, " %s", *g);
 		fprintf(stderr, "\n");
@@ -172,11 +265,12 @@ int main(int argc, char **argv)
 	int error = open_run(&r);
 	double end = now_seconds() + r.options.seconds;
 	for (uint64_t k = 0; !error && k < r.options.count && now_seconds() < end; k++)
-		run_one(&r);
+		r.options.sequences ? run_sequence(&r) : run_one(&r);
 	if (!error) {
 		bool is_all = !r.options.generator.group && !r.options.generator.only;
-		printf("%llu cases, %llu distinct encodings, %llu faults, %llu differ\n",
-		       (unsigned long long)r.tested, (unsigned long long)r.distinct,
+		printf("%llu %s, %llu %s, %llu faults, %llu differ\n", (unsigned long long)r.tested,
+		       r.options.sequences ? "sequences" : "cases", (unsigned long long)r.distinct,
+		       r.options.sequences ? "steps" : "distinct encodings",
 		       (unsigned long long)r.faults, (unsigned long long)r.different);
 		error = r.different || !r.tested || (is_all && r.distinct < DISTINCT_MIN);
 	}

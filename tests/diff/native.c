@@ -155,7 +155,8 @@ int native_open(uint8_t **code, uint8_t **data)
 	__asm__ volatile("movl %0, %%ds; movl %0, %%es" ::"r"(USER_DS));
 	*code = map_at(CODE, CODE_PAGES * PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
 	*data = map_at(DATA, DATA_BYTES, PROT_READ | PROT_WRITE);
-	if (!*code || !*data || sigaltstack(&stack, NULL))
+	uint8_t *scratch = map_at(SCRATCH, PAGE_SIZE_BYTES, PROT_READ | PROT_WRITE);
+	if (!*code || !*data || !scratch || sigaltstack(&stack, NULL))
 		return -errno;
 	for (unsigned k = 0; k < ARRAY_COUNT(ends); k++)
 		if (catch_signal(ends[k], leave))
@@ -167,4 +168,9 @@ int native_seal(void)
 {
 	void *page = (void *)(uintptr_t)DATA_READONLY;
 	return mprotect(page, PAGE_SIZE_BYTES, PROT_READ) ? -errno : 0;
+}
+
+bool native_is_amd(void)
+{
+	return __builtin_cpu_is("amd");
 }

@@ -21,6 +21,8 @@ struct code {
 #define CODE_OF(...) ((struct code){{__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})})
 #define RIP (CODE + 0x100)
 
+static const char *engine; /* the group's */
+
 static struct test_state initial(void)
 {
 	struct test_state s = {.rip = RIP, .rflags = 0x202, .mxcsr = 0x1f80, .x87.fcw = 0x37f};
@@ -48,7 +50,7 @@ static unsigned vector_of(struct guest *guest, struct code code)
 static struct guest *guest_of(const char *cpu)
 {
 	struct guest *guest = NULL;
-	assert_int_equal(guest_create(&guest, cpu), 0);
+	assert_int_equal(guest_create(&guest, engine, cpu), 0);
 	return guest;
 }
 
@@ -200,5 +202,8 @@ int main(void)
 		cmocka_unit_test(test_xm),
 		cmocka_unit_test(test_many_stubs),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	engine = "interp";
+	int failed = cmocka_run_group_tests_name("interp", tests, NULL, NULL);
+	engine = "trans";
+	return failed + cmocka_run_group_tests_name("trans", tests, NULL, NULL);
 }
