@@ -1,22 +1,27 @@
-/* Writes and reads of a small file in memory (/tmp, or /dev/shm when /tmp cannot be written). */
+/* Writes and reads of a small file in memory: in $TMPDIR, /tmp, or /dev/shm, whichever can be
+ * written. */
 #include "suite.h"
 
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static int open_file(void)
 {
-	char in_tmp[] = "/tmp/suite-XXXXXX", in_shm[] = "/dev/shm/suite-XXXXXX";
-	char *path = in_tmp;
-	int fd = mkstemp(path);
+	const char *folders[] = {getenv("TMPDIR"), "/tmp", "/dev/shm"};
+	char path[4096];
 
-	if (fd < 0)
-		fd = mkstemp(path = in_shm);
-	if (fd < 0)
-		give_up("a temporary file");
-	unlink(path);
-	return fd;
+	for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
+		if (!folders[i] || snprintf(path, sizeof(path), "%s/suite-XXXXXX", folders[i]) >=
+					   (int)sizeof(path))
+			continue;
+		int fd = mkstemp(path);
+		if (fd < 0)
+			continue;
+		unlink(path);
+		return fd;
+	}
+	give_up("a temporary file");
 }
 
 uint64_t tmpfiles(unsigned scale)
