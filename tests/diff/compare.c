@@ -10,7 +10,7 @@
  *
  * AMD's processors differ from the manual's on purpose: see native_is_amd(). There, the x87
  * pointers are not looked at, nor the flags of a REP CMPS or SCAS that faulted half-way (Intel's
- * restores them), and an x87 store may raise the page's fault before the operand's.
+ * restores them), and an x87 store may raise the address's fault before the operand's.
  */
 #include "compare.h"
 
@@ -181,7 +181,8 @@ static bool is_either_fault(const struct test_case *t, const struct test_state *
 	case ZYDIS_MNEMONIC_BOUND: return both == (1u << VECTOR_BR | 1u << VECTOR_PF);
 	default: break;
 	}
-	return native_is_amd() && is_x87(t) && host->vector == VECTOR_PF;
+	return native_is_amd() && is_x87(t) &&
+	       (host->vector == VECTOR_PF || host->vector == VECTOR_GP);
 }
 
 /* POPA loads registers one by one, and does not take back what it loaded before a fault. */

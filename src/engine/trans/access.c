@@ -49,15 +49,19 @@ bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct
 	ZydisRegister base = o->mem.base;
 	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN)
 		return false;
-	/* Zydis 4.0 names a base for this form under prefix 67 with REX.B. */
+	int64_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	/* Zydis 4.0 names a base instead of the displacement for this form under prefix 67 with
+	 * REX.B. */
 	if ((g->d.attributes & ZYDIS_ATTRIB_HAS_SIB) && !g->d.raw.modrm.mod &&
-	    g->d.raw.sib.base == 5)
+	    g->d.raw.sib.base == 5) {
 		base = ZYDIS_REGISTER_NONE;
+		disp = g->d.raw.disp.value;
+	}
 	*out = (struct guest_address){
 		.base = (int8_t)gpr_of(base),
 		.index = (int8_t)gpr_of(o->mem.index),
 		.is_32bit = g->d.address_width == 32,
-		.disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0,
+		.disp = disp,
 	};
 	if (o->mem.scale > 1)
 		out->shift = (uint8_t)__builtin_ctz(o->mem.scale);

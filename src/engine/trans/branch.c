@@ -36,7 +36,7 @@ static struct host_memory jump_table(size_t member, unsigned slot)
 
 static void emit_table_miss(struct work *w, uint8_t *patch, int undo_sp)
 {
-	uint32_t site = add_site(w, (struct site){.undo_sp = (int16_t)undo_sp});
+	uint32_t site = add_site(w, (struct site){.undo_sp = undo_sp});
 	emit_patch(patch, w->e.at);
 	emit_call_helper(w, site, w->trans->to_indirect);
 }

@@ -53,7 +53,7 @@ struct site {
 	uint8_t index;	       /* of the instruction; of the link for a link */
 	bool is_write;
 	uint8_t size_bytes;
-	int16_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
+	int32_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
 };
 
 /* A direct way out of a block. */
