@@ -249,6 +249,8 @@ int vm_power_on(struct vm *vm, struct error *e)
 		vm->vcpus[i].state.random_state = vm->config.seed + i;
 	}
 	board_reset(vm);
+	if (!vm->config.kernel)
+		return error_set(e, -EINVAL, "the snapshot names no kernel to boot");
 	struct boot_config boot = {
 		.kernel = vm->config.kernel,
 		.initrds = vm->config.initrd,
