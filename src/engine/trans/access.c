@@ -140,7 +140,20 @@ static void emit_slot(struct work *w)
 	emit_word(e, (SPACE_TLB_COUNT - 1) << SPACE_ENTRY_SHIFT);
 }
 
-void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write)
+/* An access inside the page that T1 was compared with; an aligned one never leaves its page. */
+static void emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
+{
+	if (is_aligned) {
+		emit_rr(e, EMIT_W, 0xf7, 0, HOST_T1); /* test */
+		emit_word(e, ~(uint32_t)(PAGE_SIZE_BYTES - size_bytes));
+	} else {
+		emit_rr(e, EMIT_W, 0x81, 7, HOST_T1); /* cmp */
+		emit_word(e, PAGE_SIZE_BYTES - size_bytes);
+	}
+}
+
+static void emit_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			bool is_write, bool is_aligned)
 {
 	struct emitter *e = &w->e;
 	bool is_fixed = a->is_constant && a->seg != SEG_FS && a->seg != SEG_GS;
@@ -148,6 +161,7 @@ void access_emit(struct work *w, const struct guest_address *a, unsigned size_by
 	flags_to_frame(w);
 	uint32_t site = add_site(w, (struct site){.resume = emitter_here(e),
 						  .is_write = is_write,
+						  .is_aligned = is_aligned,
 						  .size_bytes = (uint8_t)size_bytes});
 	access_address(w, a);
 	if (is_fixed) {
@@ -161,11 +175,22 @@ void access_emit(struct work *w, const struct guest_address *a, unsigned size_by
 	tag.disp += (int32_t)(is_write ? offsetof(struct space_entry, write)
 				       : offsetof(struct space_entry, read));
 	emit_rm(e, EMIT_W, 0x33, HOST_T1, tag); /* xor */
-	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1);	/* cmp */
-	emit_word(e, PAGE_SIZE_BYTES - size_bytes);
-	struct slow *s = add_slow(w, SLOW_FILL, emit_jcc_forward(e, CONDITION_A));
+	emit_check(e, size_bytes, is_aligned);
+	struct slow *s = add_slow(w, SLOW_FILL,
+				  emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A));
 	s->site = site;
 	s->tag = tag;
 	emit_load(e, HOST_T0, page);
 	flags_lost(w);
+}
+
+void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write)
+{
+	emit_access(w, a, size_bytes, is_write, false);
+}
+
+void access_emit_aligned(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			 bool is_write)
+{
+	emit_access(w, a, size_bytes, is_write, true);
 }

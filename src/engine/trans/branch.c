@@ -238,6 +238,8 @@ void emit_slow(struct work *w)
 		} else if (s->kind == SLOW_LINK) {
 			w->x->links[w->trans->sites[s->site].index].stub = emitter_here(&w->e);
 			emit_call_helper(w, s->site, w->trans->to_link);
+		} else if (s->kind == SLOW_VECTORS) {
+			emit_call_helper(w, s->site, w->trans->to_vectors);
 		} else {
 			emit_far_exit(w, s->rip);
 		}

@@ -10,7 +10,7 @@
 
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans.h"
-#include "engine/trans/trans_private.h"
+#include "engine/trans/translate_private.h"
 
 #define WARM_COUNT 24
 
@@ -30,6 +30,7 @@ static void fill_frame(struct trans_vcpu *t)
 	f->flags = (uint16_t)(s->flags_low << 8 | s->flags_of);
 	f->fs_base = s->seg[SEG_FS].base;
 	f->gs_base = s->seg[SEG_GS].base;
+	f->c_mxcsr = 0x1f80;
 	helper_set_budget(t, f);
 }
 
@@ -86,6 +87,7 @@ static void trans_destroy(struct engine *engine)
 		free(trans->vcpus[n]);
 	}
 	free(trans->vcpus);
+	free(trans->insns);
 	cache_fini(trans);
 	free(trans);
 }
@@ -97,9 +99,15 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 		return r;
 	struct interp *vm = (struct interp *)*out;
 	struct trans *trans = calloc(1, sizeof(*trans));
-	if (trans)
+	if (trans) {
 		trans->vcpus = calloc(config->vcpu_count + 1, sizeof(struct trans_vcpu *));
-	if (!trans || !trans->vcpus) {
+		trans->insns = calloc(BLOCK_INSNS_MAX, sizeof(struct guest_insn));
+	}
+	if (!trans || !trans->vcpus || !trans->insns) {
+		if (trans) {
+			free(trans->vcpus);
+			free(trans->insns);
+		}
 		free(trans);
 		interp_ops.destroy(*out);
 		return error_set(e, -ENOMEM, "no memory for the translator");
@@ -114,6 +122,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	vm->translator = &trans->translator;
 	vm->engine.ops = &trans_ops;
 	trans->has_fsgsbase = host_has_fsgsbase();
+	trans->has_avx = __builtin_cpu_supports("avx");
 	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	r = cache_init(trans, e);

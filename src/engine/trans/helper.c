@@ -64,6 +64,7 @@ static void enter_block(struct frame *f, const struct translation *x)
 
 static const uint8_t *leave(struct frame *f)
 {
+	f->vectors = VECTORS_OUT;
 	return f->t->trans->leave;
 }
 
@@ -132,6 +133,7 @@ static const uint8_t *go_on(struct frame *f)
 	    atomic_load_explicit(&c->v->requests, memory_order_relaxed) || !(c->key & KEY_CODE64) ||
 	    c->slow_checks)
 		return leave(f);
+	f->vectors = VECTORS_OUT; /* the next block that wants them asks, and is checked */
 	helper_choose_space(t);
 	const uint8_t *code;
 	unsigned slot = space_jump_slot(c->s->rip);
@@ -198,6 +200,44 @@ const uint8_t *helper_indirect(struct frame *f)
 	return go_on(f);
 }
 
+/* ---- vectors ---- */
+
+#define MXCSR_MASKS 0x1f80u
+
+/* May vector instructions run on the host's registers? Not where they must raise something. */
+static bool may_use_vectors(const struct interp_vcpu *c, bool is_avx)
+{
+	const struct vcpu_state *s = c->s;
+	if (s->cr0 & (CR0_EM | CR0_TS) || !(s->cr4 & CR4_OSFXSR))
+		return false;
+	if (is_avx && (!(s->cr4 & CR4_OSXSAVE) || (s->xcr0 & 6) != 6))
+		return false;
+	return (s->fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
+}
+
+/* The interpreter runs the block from instruction `index` on. */
+static const uint8_t *finish_block(struct frame *f, const struct translation *x, unsigned index)
+{
+	const struct insn *i = &x->block->insns[index];
+	f->t->c->ops = x->block->insns;
+	f->vectors = VECTORS_OUT;
+	i->exec(f->state, i, f->t->c);
+	return go_on(f);
+}
+
+/* The site's `size_bytes` says whether it is AVX that is wanted. */
+const uint8_t *helper_vectors(struct frame *f)
+{
+	const struct site *site = &f->t->trans->sites[f->site];
+	bool is_avx = may_use_vectors(f->t->c, true);
+	if (is_avx || (!site->size_bytes && may_use_vectors(f->t->c, false))) {
+		f->vectors = is_avx ? VECTORS_AVX : VECTORS_SSE;
+		return site->resume;
+	}
+	enter_block(f, site->from);
+	return finish_block(f, site->from, 0);
+}
+
 /* ---- instructions that are the interpreter's ---- */
 
 static const uint8_t *interpret(struct frame *f, const struct site *site)
@@ -205,6 +245,8 @@ static const uint8_t *interpret(struct frame *f, const struct site *site)
 	struct interp_vcpu *c = f->t->c;
 	if (!interp_execute(c, site->from->block, site->index))
 		return go_on(f);
+	if (f->vectors && !may_use_vectors(c, false))
+		return finish_block(f, site->from, site->index + 1u);
 	give_registers(f);
 	helper_set_budget(f->t, f);
 	/* What has to be looked at is looked at when the block is over. */
@@ -235,7 +277,8 @@ const uint8_t *helper_fill(struct frame *f)
 	struct page_fault fault;
 	enter_block(f, site->from);
 	bool crosses = (linear & PAGE_OFFSET_MASK) + site->size_bytes > PAGE_SIZE_BYTES;
-	if (crosses || !vcpu_is_canonical(c->s, linear))
+	bool is_bad = site->is_aligned && linear & (site->size_bytes - 1u);
+	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
 		return interpret(f, site);
 	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault))
 		interp_raise_pf(c, &site->from->block->insns[site->index], fault);

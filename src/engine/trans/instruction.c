@@ -14,6 +14,7 @@ struct copy {
 	int8_t reg, rm, opcode, vvvv; /* guest registers, or GPR_NONE */
 	bool reg_written, rm_written, vvvv_written;
 	bool has_high_byte; /* AH..BH: no REX prefix may come */
+	bool is_vector;
 };
 
 /* The host's operands of the instruction. */
@@ -116,6 +117,81 @@ static bool is_bit_string(const struct guest_insn *g)
 	}
 }
 
+static bool is_vector_register(ZydisRegister r)
+{
+	ZydisRegisterClass class = ZydisRegisterGetClass(r);
+	return class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
+}
+
+/* Those that move by a mask access memory as the mask says. */
+static bool is_special_vector(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ:
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_STMXCSR:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_VSTMXCSR: return true;
+	default: return false;
+	}
+}
+
+bool is_vector(const struct guest_insn *g)
+{
+	switch (g->d.meta.isa_ext) {
+	case ZYDIS_ISA_EXT_SSE:
+	case ZYDIS_ISA_EXT_SSE2:
+	case ZYDIS_ISA_EXT_SSE3:
+	case ZYDIS_ISA_EXT_SSSE3:
+	case ZYDIS_ISA_EXT_SSE4:
+	case ZYDIS_ISA_EXT_AES:
+	case ZYDIS_ISA_EXT_PCLMULQDQ:
+	case ZYDIS_ISA_EXT_SHA:
+	case ZYDIS_ISA_EXT_AVX:
+	case ZYDIS_ISA_EXT_AVX2:
+	case ZYDIS_ISA_EXT_AVXAES:
+	case ZYDIS_ISA_EXT_F16C:
+	case ZYDIS_ISA_EXT_FMA: break;
+	default: return false;
+	}
+	if (is_special_vector(g->d.mnemonic))
+		return false;
+	for (unsigned k = 0; k < g->d.operand_count; k++)
+		if (g->operands[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    is_vector_register(g->operands[k].reg.value))
+			return true;
+	return g->d.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+	       g->d.mnemonic == ZYDIS_MNEMONIC_VZEROALL;
+}
+
+/* Must the memory operand of a vector instruction be aligned to its size? */
+static bool is_aligned_vector(const struct guest_insn *g, unsigned size_bytes)
+{
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA: return true;
+	default: return g->d.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && size_bytes == 16;
+	}
+}
+
 /* 0..15, 16..19 for AH..BH, or -1. */
 static int general_register(ZydisRegister r)
 {
@@ -139,7 +215,9 @@ static bool take_register(struct copy *c, const ZydisDecodedOperand *o)
 	int n = general_register(o->reg.value);
 	bool is_written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 	if (n < 0)
-		return ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_FLAGS;
+		return is_vector_register(o->reg.value) ||
+		       ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_FLAGS ||
+		       o->reg.value == ZYDIS_REGISTER_MXCSR;
 	if (n >= 16) {
 		c->has_high_byte = true;
 		return true; /* its number stays as it is */
@@ -298,7 +376,13 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 	bool reg_home = is_at_home(c->reg), vvvv_home = is_at_home(c->vvvv);
 	if (c->has_high_byte || (reg_home && vvvv_home) || !address_of(w->g, c->memory, &a))
 		return false;
-	access_emit(w, &a, c->memory->size / 8, is_write);
+	unsigned size_bytes = c->memory->size / 8;
+	if (!size_bytes || size_bytes > 32)
+		return false;
+	if (c->is_vector && is_aligned_vector(w->g, size_bytes))
+		access_emit_aligned(w, &a, size_bytes, is_write);
+	else
+		access_emit(w, &a, size_bytes, is_write);
 	struct operands o = {.reg = host_or(c->reg, HOST_T1),
 			     .vvvv = host_or(c->vvvv, HOST_T1),
 			     .is_memory = true,
@@ -332,7 +416,7 @@ static bool may_use_home(const struct copy *c)
 	case ZYDIS_MNEMONIC_CMPXCHG:
 	case ZYDIS_MNEMONIC_XADD:
 	case ZYDIS_MNEMONIC_XCHG: return false;
-	default: return !c->has_high_byte && !(c->rm_written && c->rm == c->reg);
+	default: return !c->is_vector && !c->has_high_byte && !(c->rm_written && c->rm == c->reg);
 	}
 }
 
@@ -438,8 +522,8 @@ static bool translate_lea(struct work *w)
 
 bool translate_copied(struct work *w)
 {
-	struct copy c = {.g = w->g};
-	if (!is_plain(w->g->d.mnemonic) || is_bit_string(w->g))
+	struct copy c = {.g = w->g, .is_vector = is_vector(w->g)};
+	if (!c.is_vector && (!is_plain(w->g->d.mnemonic) || is_bit_string(w->g)))
 		return false;
 	if (w->g->d.mnemonic == ZYDIS_MNEMONIC_LEA)
 		return translate_lea(w);

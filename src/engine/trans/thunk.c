@@ -39,6 +39,65 @@ static void emit_load_guest(struct emitter *e)
 		emit_load(e, host, state_gpr(guest));
 }
 
+static struct host_memory state_at(size_t offset)
+{
+	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
+}
+
+/* vmovdqu or movdqu between a vector register and the state; opcode 6F loads, 7F stores. */
+static void emit_vector(struct emitter *e, unsigned opcode, unsigned reg, bool has_avx)
+{
+	struct host_memory m = state_at(offsetof(struct vcpu_state, fpu.ymm) + 32 * reg);
+	if (!has_avx) {
+		emit_rm(e, EMIT_F3 | EMIT_0F, opcode, reg, m);
+		return;
+	}
+	emit_byte(e, 0xc4);
+	emit_byte(e, (reg < 8) << 7 | 0x40 | 1); /* base T0 is above 7 */
+	emit_byte(e, 0x7e);
+	emit_byte(e, opcode);
+	emit_modrm(e, reg, m);
+}
+
+/* T0 has the state. */
+static void emit_vectors(struct trans *trans, struct emitter *e, unsigned opcode)
+{
+	for (unsigned reg = 0; reg < 16; reg++)
+		emit_vector(e, opcode, reg, trans->has_avx);
+}
+
+static void emit_mxcsr(struct emitter *e, unsigned extension, struct host_memory m)
+{
+	emit_rm(e, EMIT_0F, 0xae, extension, m);
+}
+
+/* The guest's vector registers go to the state; C runs with its own MXCSR. */
+static void emit_put_vectors(struct trans *trans, struct emitter *e)
+{
+	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
+	emit_byte(e, 0);
+	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
+	emit_vectors(trans, e, 0x7f);
+	emit_mxcsr(e, 3, state_at(offsetof(struct vcpu_state, fpu.mxcsr)));
+	emit_mxcsr(e, 2, FRAME(c_mxcsr));
+	if (trans->has_avx) {
+		emit_byte(e, 0xc5); /* vzeroupper */
+		emit_byte(e, 0xf8);
+		emit_byte(e, 0x77);
+	}
+	emit_patch(skip, e->at);
+}
+
+static void emit_take_vectors(struct trans *trans, struct emitter *e)
+{
+	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
+	emit_byte(e, 0);
+	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
+	emit_vectors(trans, e, 0x6f);
+	emit_mxcsr(e, 2, state_at(offsetof(struct vcpu_state, fpu.mxcsr)));
+	emit_patch(skip, e->at);
+}
+
 /* T1 has the address to go on at. */
 static void emit_go(struct emitter *e)
 {
@@ -78,7 +137,8 @@ static void emit_leave(struct emitter *e)
 }
 
 /* T0: the site, T1: the address that is accessed or gone to. */
-static const uint8_t *emit_thunk(struct emitter *e, const uint8_t *(*helper)(struct frame *))
+static const uint8_t *emit_thunk(struct trans *trans, struct emitter *e,
+				 const uint8_t *(*helper)(struct frame *))
 {
 	const uint8_t *start = emitter_here(e);
 	unsigned host;
@@ -87,11 +147,14 @@ static const uint8_t *emit_thunk(struct emitter *e, const uint8_t *(*helper)(str
 	emit_load(e, HOST_T0, FRAME(state));
 	for (unsigned guest = 0; next_mapped(&guest, &host); guest++)
 		emit_store(e, state_gpr(guest), host);
+	emit_put_vectors(trans, e);
 	emit_mov(e, GPR_RDI, GPR_RSP);
 	emit_constant(e, GPR_RAX, (uint64_t)(uintptr_t)helper);
 	emit_byte(e, 0xff); /* call rax */
 	emit_byte(e, 0xd0);
 	emit_mov(e, HOST_T1, GPR_RAX);
+	emit_load(e, HOST_T0, FRAME(state));
+	emit_take_vectors(trans, e);
 	emit_go(e);
 	return start;
 }
@@ -104,10 +167,11 @@ void thunk_init(struct trans *trans)
 	emit_enter(&e);
 	trans->leave = emitter_here(&e);
 	emit_leave(&e);
-	trans->to_fill = emit_thunk(&e, helper_fill);
-	trans->to_interpret = emit_thunk(&e, helper_interpret);
-	trans->to_link = emit_thunk(&e, helper_link);
-	trans->to_indirect = emit_thunk(&e, helper_indirect);
-	trans->to_budget = emit_thunk(&e, helper_budget);
+	trans->to_fill = emit_thunk(trans, &e, helper_fill);
+	trans->to_interpret = emit_thunk(trans, &e, helper_interpret);
+	trans->to_link = emit_thunk(trans, &e, helper_link);
+	trans->to_indirect = emit_thunk(trans, &e, helper_indirect);
+	trans->to_budget = emit_thunk(trans, &e, helper_budget);
+	trans->to_vectors = emit_thunk(trans, &e, helper_vectors);
 	trans->code_used = trans->code_fixed = align_up((uint64_t)(e.at - trans->writable), 64);
 }

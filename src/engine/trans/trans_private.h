@@ -28,6 +28,9 @@
 #define HOST_GUEST_RSP 15
 #define HOME_COUNT 3
 
+/* Are the guest's vector registers and MXCSR in the host's, and for which instructions? */
+enum vectors { VECTORS_OUT, VECTORS_SSE, VECTORS_AVX };
+
 /* Lies on the host's stack at RSP. */
 struct frame {
 	int32_t budget; /* instructions left; below 0 at a block's entry: out */
@@ -40,9 +43,11 @@ struct frame {
 	struct trans_vcpu *t;
 	uint64_t linear; /* T1 at a helper's call */
 	uint32_t site;	 /* T0 at a helper's call */
-	uint32_t unused2;
-	uint64_t rax; /* while flags are moved */
-	uint64_t pad;
+	uint8_t vectors; /* enum vectors */
+	uint8_t unused2[3];
+	uint64_t rax;	  /* while flags are moved */
+	uint32_t c_mxcsr; /* what C runs with */
+	uint32_t unused3;
 };
 
 /* What generated code refers to by number when it calls a helper. */
@@ -52,6 +57,7 @@ struct site {
 	const uint8_t *next;   /* after the instruction */
 	uint8_t index;	       /* of the instruction; of the link for a link */
 	bool is_write;
+	bool is_aligned; /* must be, or #GP */
 	uint8_t size_bytes;
 	int32_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
 };
@@ -80,6 +86,7 @@ struct translation {
 };
 
 struct trans;
+struct guest_insn;
 
 struct trans_vcpu {
 	struct frame start; /* copied to the stack by the entry thunk */
@@ -109,7 +116,9 @@ struct trans {
 	/* Thunks (thunk.c), running addresses. */
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
-	const uint8_t *to_fill, *to_interpret, *to_link, *to_indirect, *to_budget;
+	const uint8_t *to_fill, *to_interpret, *to_link, *to_indirect, *to_budget, *to_vectors;
+	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
+	bool has_avx;
 	ZydisDecoder decoder;
 	bool has_fsgsbase, has_bmi2;
 	/* The link that led out last, to be patched when its target runs. */
@@ -152,6 +161,8 @@ const uint8_t *helper_interpret(struct frame *f);
 const uint8_t *helper_link(struct frame *f);
 const uint8_t *helper_indirect(struct frame *f);
 const uint8_t *helper_budget(struct frame *f);
+/* A block wants the vector registers. */
+const uint8_t *helper_vectors(struct frame *f);
 /* Chooses the space of the present mode and lets GS point to it. */
 void helper_choose_space(struct trans_vcpu *t);
 /* Fills the budget from the clock's distance to its end. */

@@ -14,6 +14,8 @@ static bool decode(struct work *w, struct guest_insn *g, const uint8_t *bytes, u
 	g->bytes = bytes + i->offset;
 	g->rip = w->x->rip + i->offset;
 	g->index = (uint8_t)index;
+	if (interp_is_undefined(i))
+		return false;
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&w->trans->decoder, g->bytes, i->length, &g->d,
 						   g->operands));
 }
@@ -45,11 +47,10 @@ static bool is_nothing(const struct guest_insn *g)
 	}
 }
 
-static void translate_one(struct work *w, bool is_decoded)
+static void translate_one(struct work *w)
 {
 	w->slow_of_insn = w->slow_count;
-	bool is_offered = is_decoded && !interp_is_undefined(&w->b->insns[w->g->index]);
-	if (!is_offered || !(is_nothing(w->g) || translate_stack(w) || translate_copied(w)))
+	if (!w->g->is_decoded || !(is_nothing(w->g) || translate_stack(w) || translate_copied(w)))
 		emit_interpreted(w);
 	for (unsigned k = w->slow_of_insn; k < w->slow_count; k++) {
 		w->slow[k].after = w->e.at;
@@ -73,16 +74,39 @@ static void emit_out_of_budget(struct work *w, uint8_t *patch)
 	emit_call_helper(w, add_site(w, (struct site){0}), w->trans->to_budget);
 }
 
+/* A block with vector instructions begins by asking whether the registers are there. */
+static void emit_vectors_check(struct work *w)
+{
+	bool is_wanted = false, is_avx = false;
+	for (unsigned k = 0; k < w->b->count; k++) {
+		const struct guest_insn *g = &w->trans->insns[k];
+		if (!g->is_decoded || !is_vector(g))
+			continue;
+		is_wanted = true;
+		is_avx |= g->d.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	}
+	if (!is_wanted)
+		return;
+	uint32_t site = add_site(w, (struct site){.size_bytes = is_avx});
+	emit_rm(&w->e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte */
+	emit_byte(&w->e, is_avx ? VECTORS_AVX : VECTORS_SSE);
+	add_slow(w, SLOW_VECTORS, emit_jcc_forward(&w->e, CONDITION_B))->site = site;
+	w->trans->sites[site].resume = emitter_here(&w->e);
+}
+
 static void translate_all(struct work *w, const uint8_t *bytes)
 {
-	struct guest_insn g;
 	unsigned count = w->b->count;
 	for (unsigned k = 0; k < count; k++) {
-		bool is_decoded = decode(w, &g, bytes, k);
-		w->g = &g;
-		if (k + 1 == count && is_decoded && translate_branch(w))
+		struct guest_insn *g = &w->trans->insns[k];
+		g->is_decoded = decode(w, g, bytes, k);
+	}
+	emit_vectors_check(w);
+	for (unsigned k = 0; k < count; k++) {
+		w->g = &w->trans->insns[k];
+		if (k + 1 == count && w->g->is_decoded && translate_branch(w))
 			return;
-		translate_one(w, is_decoded);
+		translate_one(w);
 	}
 	flags_to_frame(w);
 	emit_exit(w, w->x->rip + w->b->bytes, 0);

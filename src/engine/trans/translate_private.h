@@ -17,6 +17,7 @@ struct guest_insn {
 	const uint8_t *bytes;
 	uint64_t rip;
 	uint8_t index; /* in its block */
+	bool is_decoded;
 };
 
 struct guest_address {
@@ -27,7 +28,7 @@ struct guest_address {
 	int64_t disp; /* the whole address if is_constant */
 };
 
-enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP };
+enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS };
 
 /* Code that is written behind the block. */
 struct slow {
@@ -87,6 +88,9 @@ bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o,
 		struct guest_address *out);
 /* Afterwards the operand is at [T0 + T1]. */
 void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write);
+/* The same for an operand that must be aligned to its size. */
+void access_emit_aligned(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			 bool is_write);
 /* The address alone, in T1. */
 void access_address(struct work *w, const struct guest_address *a);
 #define AT_OPERAND ((struct host_memory){.base = HOST_T0, .index = HOST_T1})
@@ -99,6 +103,8 @@ void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
 /* ---- instruction.c: true if it was theirs ---- */
 
 bool translate_copied(struct work *w);
+/* Does it use vector registers, and will translate_copied() have it run on the host's? */
+bool is_vector(const struct guest_insn *g);
 bool translate_stack(struct work *w);
 
 /* ---- branch.c ---- */
