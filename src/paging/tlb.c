@@ -1,9 +1,13 @@
 /*
  * The modelled TLBs. See tlb.h.
  *
- * A key, from the high end: 17 bits of space, 2 of page size, 45 of page number (57-bit addresses;
- * the sign extension above adds nothing). Spaces are handed out upwards; when the 17 bits are used
- * up everything is flushed and they start anew.
+ * What assoc.h calls the rest of a key is 2 bits of page size above 45 of page number (57-bit
+ * addresses; the sign extension above adds nothing). Spaces are handed out upwards; when their 17
+ * bits are used up everything is flushed and they start anew.
+ *
+ * Two things that a look-up of an address does not find are looked for in every entry, and both
+ * almost never exist: small entries under a new large page, and fragments of a large guest page. So
+ * entries are counted by a hash of the region they lie in, and who finds a count of 0 is done.
  */
 #include "paging/tlb.h"
 
@@ -11,31 +15,61 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "paging/assoc.h"
+
 #define PCID_COUNT 4096u
-#define KEY_SIZE_SHIFT 45
-#define KEY_SPACE_SHIFT 47
-#define SPACE_COUNT (1u << 17)
+#define PAGE_NUMBER_BITS 45
+#define SPACE_COUNT (1u << (64 - ASSOC_SPACE_SHIFT))
 #define SPACE_GLOBAL_FIRST 1u
-#define HASH_ENTRIES_MIN 17 /* smaller sets are searched one by one */
-#define CHAIN_END 0xffffu
-#define ENTRIES_MAX 32768u
+#define SIZE_COUNT 4
+#define LARGE_SHIFT 21 /* small entries are counted by 2M region */
+#define REGION_BITS 10
+
+struct bank {
+	struct assoc assoc;
+	struct tlb_entry *entries; /* by the same index */
+	uint32_t *swept; /* by set: the flush_round that its dead entries were cleared in */
+	enum tlb_side_id side;
+	uint8_t sizes;	    /* TLB_* it can hold */
+	uint8_t sizes_seen; /* TLB_* it was given since it was last emptied */
+	bool is_first_level;
+};
+
+/* What a look-up asks: one size in one bank. */
+struct probe {
+	const struct bank *bank;
+	unsigned size, shift;
+};
+
+/* One side of one level. */
+struct array {
+	struct probe probe[TLB_ARRAY_MAX * SIZE_COUNT]; /* those that can find something */
+	unsigned probe_count;
+	struct bank bank[TLB_ARRAY_MAX];
+	unsigned bank_count;
+	struct bank *of_size[SIZE_COUNT]; /* NULL: none holds it */
+};
 
 struct tlb {
-	struct tlb_banks level[2][2]; /* [level][side]; a unified second level uses [1][TLB_DATA] */
-	bool is_unified;
+	struct array array[2][2]; /* [level][side]; a unified second level uses [1][TLB_DATA] */
+	struct array *of[2][2];	  /* which of them serves that level and side */
 	tlb_dropped_fn *dropped;
 	void *opaque; /* borrowed */
 	unsigned pcid;
 	uint32_t space, global_space; /* of the current PCID; of global entries */
 	uint32_t next_space;
-	uint32_t flush_round;		 /* counts the times that spaces died */
+	uint32_t flush_round; /* counts the times that spaces died */
+	/* By hash of region: 4K entries of the first level, by side; entries of any level that are
+	 * part of the guest page in the region. */
+	uint16_t small_count[2][1u << REGION_BITS];
+	uint32_t fragment_count[1u << REGION_BITS];
 	uint32_t space_of[PCID_COUNT];	 /* 0: none yet */
 	uint16_t live_pcids[PCID_COUNT]; /* those that have one */
 	unsigned live_count;
 	uint64_t live[SPACE_COUNT / 64]; /* spaces whose entries may still match */
 };
 
-static const uint8_t size_shifts[4] = {12, 21, 22, 30};
+static const uint8_t size_shifts[SIZE_COUNT] = {12, 21, 22, 30};
 
 static unsigned size_index(unsigned page_shift)
 {
@@ -47,107 +81,99 @@ static unsigned size_index(unsigned page_shift)
 	}
 }
 
-static uint64_t make_key(uint32_t space, unsigned size, gva_t address)
+/* The key of the page at `address`, but for its space. */
+static uint64_t make_rest(unsigned size, gva_t address)
 {
-	uint64_t page = tlb_page_number(address.v, size_shifts[size]);
-	return (uint64_t)space << KEY_SPACE_SHIFT | (uint64_t)size << KEY_SIZE_SHIFT | page;
+	return (uint64_t)size << PAGE_NUMBER_BITS | tlb_page_number(address.v, size_shifts[size]);
 }
 
-static uint64_t page_number(uint64_t key)
+static unsigned shift_of(uint64_t key)
 {
-	return key & (BIT(KEY_SIZE_SHIFT) - 1);
+	return size_shifts[key >> PAGE_NUMBER_BITS & (SIZE_COUNT - 1)];
+}
+
+static uint64_t page_of(uint64_t key)
+{
+	return key & (BIT(PAGE_NUMBER_BITS) - 1);
 }
 
 static bool is_live(const struct tlb *t, uint64_t key)
 {
-	uint64_t space = key >> KEY_SPACE_SHIFT;
-	return key && (t->live[space / 64] >> (space % 64) & 1);
+	uint32_t space = assoc_space(key);
+	return t->live[space / 64] >> (space % 64) & 1;
+}
+
+static unsigned region_hash(uint64_t page, unsigned shift)
+{
+	return (unsigned)((page * 64 + shift) * 0x9e3779b97f4a7c15ull >> (64 - REGION_BITS));
 }
 
 /* Construction */
 
-static int init_bank(struct tlb_bank *b, const struct tlb_array *a, bool is_first_level,
-		     struct error *e)
+static int init_bank(struct bank *b, const struct tlb_array *a, enum tlb_side_id side,
+		     bool is_first_level, struct error *e)
 {
-	unsigned entries = a->entries, ways = a->ways ? a->ways : a->entries;
-	if (!entries || entries > ENTRIES_MAX || entries % ways ||
-	    !is_power_of_two(entries / ways) || !a->sizes || (a->sizes & ~TLB_ALL_SIZES))
+	int r = -EINVAL;
+	*b = (struct bank){.side = side, .sizes = a->sizes, .is_first_level = is_first_level};
+	if (a->sizes && !(a->sizes & ~TLB_ALL_SIZES))
+		r = assoc_init(&b->assoc, a->entries, a->ways, e);
+	if (r == -EINVAL)
 		return error_set(
-			e, -EINVAL,
+			e, r,
 			"TLB array \"%s\": %u entries in %u ways for sizes %#x is not a shape "
 			"a TLB has",
-			a->name, entries, a->ways, a->sizes);
-#ifdef GNOMON_HARD
-	entries = ways = entries < 2 ? entries : 2;
-#endif
-	*b = (struct tlb_bank){
-		.entry_count = entries,
-		.ways = ways,
-		.set_mask = entries / ways - 1,
-		.sizes = a->sizes,
-		.is_first_level = is_first_level,
-	};
-	b->keys = calloc(entries, sizeof(*b->keys));
-	b->stamps = calloc(entries, sizeof(*b->stamps));
-	b->entries = calloc(entries, sizeof(*b->entries));
-	b->fractured = calloc(entries, 1);
-	if (!b->keys || !b->stamps || !b->entries || !b->fractured)
-		return error_set(e, -ENOMEM, "no host memory for a TLB of %u entries", entries);
-	for (unsigned i = 0; i < entries; i++)
-		b->entries[i].stamp = &b->stamps[i];
-	if (ways < HASH_ENTRIES_MIN || b->set_mask)
-		return 0;
-	while (1u << b->bucket_bits < 2 * entries)
-		b->bucket_bits++;
-	b->bucket = malloc(sizeof(*b->bucket) << b->bucket_bits);
-	b->next = malloc(sizeof(*b->next) * entries);
-	if (!b->bucket || !b->next)
-		return error_set(e, -ENOMEM, "no host memory for a TLB of %u entries", entries);
-	memset(b->bucket, 0xff, sizeof(*b->bucket) << b->bucket_bits);
+			a->name, a->entries, a->ways, a->sizes);
+	if (r)
+		return r;
+	uint32_t slots = assoc_slots(&b->assoc);
+	b->entries = calloc(slots, sizeof(*b->entries));
+	b->swept = calloc(b->assoc.set_mask + 1, sizeof(*b->swept));
+	if (!b->entries || !b->swept)
+		return error_set(e, -ENOMEM, "no host memory for a TLB of %u entries", a->entries);
+	for (uint32_t i = 0; i < slots; i++)
+		b->entries[i].stamp = &b->assoc.stamps[i];
 	return 0;
 }
 
-static int init_side(struct tlb_banks *banks, const struct tlb_side *side, bool is_first_level,
-		     struct error *e)
+static int init_array(struct array *array, const struct tlb_side *side, enum tlb_side_id id,
+		      bool is_first_level, struct error *e)
 {
 	for (unsigned i = 0; i < side->array_count && i < TLB_ARRAY_MAX; i++) {
-		banks->count = i + 1;
-		int r = init_bank(&banks->bank[i], &side->array[i], is_first_level, e);
+		struct bank *b = &array->bank[i];
+		array->bank_count = i + 1;
+		int r = init_bank(b, &side->array[i], id, is_first_level, e);
 		if (r)
 			return r;
+		for (unsigned size = 0; size < SIZE_COUNT; size++)
+			if (b->sizes >> size & 1 && !array->of_size[size])
+				array->of_size[size] = b;
 	}
 	return 0;
-}
-
-static bool holds_small_pages(const struct tlb_side *side)
-{
-	for (unsigned i = 0; i < side->array_count; i++)
-		if (side->array[i].sizes & TLB_4K)
-			return true;
-	return false;
 }
 
 int tlb_create(struct tlb **out, const struct tlb_geometry *g, tlb_dropped_fn *dropped,
 	       void *opaque, struct error *e)
 {
-	*out = NULL;
-	if (!holds_small_pages(&g->l1d) || !holds_small_pages(&g->l1i))
-		return error_set(
-			e, -EINVAL,
-			"the profile's first-level TLBs must hold 4 KiB pages on both sides");
 	struct tlb *t = calloc(1, sizeof(*t));
+	*out = NULL;
 	if (!t)
 		return error_set(e, -ENOMEM, "no host memory for the TLBs");
 	t->dropped = dropped;
 	t->opaque = opaque;
-	t->is_unified = g->l2_unified;
-	int r = init_side(&t->level[0][TLB_DATA], &g->l1d, true, e);
+	for (unsigned i = 0; i < 4; i++)
+		t->of[i / 2][i % 2] = &t->array[i / 2][i % 2];
+	if (g->l2_unified)
+		t->of[1][TLB_INSTRUCTION] = &t->array[1][TLB_DATA];
+	int r = init_array(&t->array[0][TLB_DATA], &g->l1d, TLB_DATA, true, e);
 	if (!r)
-		r = init_side(&t->level[0][TLB_INSTRUCTION], &g->l1i, true, e);
+		r = init_array(&t->array[0][TLB_INSTRUCTION], &g->l1i, TLB_INSTRUCTION, true, e);
 	if (!r)
-		r = init_side(&t->level[1][TLB_DATA], &g->l2d, false, e);
+		r = init_array(&t->array[1][TLB_DATA], &g->l2d, TLB_DATA, false, e);
 	if (!r && !g->l2_unified)
-		r = init_side(&t->level[1][TLB_INSTRUCTION], &g->l2i, false, e);
+		r = init_array(&t->array[1][TLB_INSTRUCTION], &g->l2i, TLB_INSTRUCTION, false, e);
+	if (!r && (!t->array[0][TLB_DATA].of_size[0] || !t->array[0][TLB_INSTRUCTION].of_size[0]))
+		r = error_set(e, -EINVAL,
+			      "the profile's first-level TLBs must hold 4 KiB pages on both sides");
 	if (r) {
 		tlb_destroy(t);
 		return r;
@@ -162,223 +188,189 @@ void tlb_destroy(struct tlb *t)
 	if (!t)
 		return;
 	for (unsigned i = 0; i < 4; i++) {
-		struct tlb_banks *banks = &t->level[i / 2][i % 2];
-		for (unsigned b = 0; b < banks->count; b++) {
-			free(banks->bank[b].keys);
-			free(banks->bank[b].stamps);
-			free(banks->bank[b].entries);
-			free(banks->bank[b].fractured);
-			free(banks->bank[b].bucket);
-			free(banks->bank[b].next);
+		struct array *array = &t->array[i / 2][i % 2];
+		for (unsigned n = 0; n < array->bank_count; n++) {
+			assoc_fini(&array->bank[n].assoc);
+			free(array->bank[n].entries);
+			free(array->bank[n].swept);
 		}
 	}
 	free(t);
 }
 
-static struct tlb_banks *banks_of(struct tlb *t, unsigned level, enum tlb_side_id side)
-{
-	return &t->level[level][level == 1 && t->is_unified ? TLB_DATA : side];
-}
-
-/* Search */
-
-static unsigned hash_of(const struct tlb_bank *b, uint64_t key)
-{
-	return (unsigned)(key * 0x9e3779b97f4a7c15ull >> (64 - b->bucket_bits));
-}
-
-static unsigned set_first(const struct tlb_bank *b, uint64_t key)
-{
-	return ((unsigned)key & b->set_mask) * b->ways;
-}
-
-/* The index of `key`, or -1. */
-static int find_key(const struct tlb_bank *b, uint64_t key)
-{
-	if (b->bucket) {
-		for (unsigned i = b->bucket[hash_of(b, key)]; i != CHAIN_END; i = b->next[i])
-			if (b->keys[i] == key)
-				return (int)i;
-		return -1;
-	}
-	unsigned first = set_first(b, key);
-	for (unsigned i = first; i < first + b->ways; i++)
-		if (b->keys[i] == key)
-			return (int)i;
-	return -1;
-}
-
 struct tlb_entry *tlb_find(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address)
 {
-	struct tlb_banks *banks = banks_of(t, level, side);
-	for (unsigned i = 0; i < banks->count; i++) {
-		struct tlb_bank *b = &banks->bank[i];
-		for (unsigned sizes = b->sizes_seen; sizes; sizes &= sizes - 1) {
-			unsigned size = (unsigned)__builtin_ctz(sizes);
-			int at = find_key(b, make_key(t->space, size, address));
-			if (at < 0)
-				at = find_key(b, make_key(t->global_space, size, address));
-			if (at >= 0)
-				return &b->entries[at];
-		}
+	const struct array *array = t->of[level][side];
+	const struct probe *end = array->probe + array->probe_count;
+	for (const struct probe *p = array->probe; p < end; p++) {
+		uint64_t rest = (uint64_t)p->size << PAGE_NUMBER_BITS |
+				tlb_page_number(address.v, p->shift);
+		uint32_t at = assoc_find(&p->bank->assoc, rest, t->space, t->global_space);
+		if (at != ASSOC_NONE)
+			return &p->bank->entries[at];
 	}
 	return NULL;
 }
 
 /* Change */
 
-static void chain_remove(struct tlb_bank *b, unsigned at)
+/* The counts by region: an entry comes (1) or goes (-1). */
+static inline void count(struct tlb *t, const struct bank *b, uint32_t at, int by)
 {
-	uint16_t *link = &b->bucket[hash_of(b, b->keys[at])];
-	while (*link != at)
-		link = &b->next[*link];
-	*link = b->next[at];
+	const struct tlb_entry *entry = &b->entries[at];
+	uint64_t key = b->assoc.keys[at];
+	unsigned shift = shift_of(key);
+	if (b->is_first_level && shift == PAGE_SHIFT)
+		t->small_count[b->side][region_hash(page_of(key) >> (LARGE_SHIFT - PAGE_SHIFT),
+						    LARGE_SHIFT)] += (uint16_t)by;
+	if (unlikely(entry->guest_shift > shift))
+		t->fragment_count[region_hash(page_of(key) >> (entry->guest_shift - shift),
+					      entry->guest_shift)] += (uint32_t)by;
 }
 
-static void chain_add(struct tlb_bank *b, unsigned at)
+static void remove_entry(struct tlb *t, struct bank *b, uint32_t at)
 {
-	uint16_t *head = &b->bucket[hash_of(b, b->keys[at])];
-	b->next[at] = *head;
-	*head = (uint16_t)at;
+	count(t, b, at, -1);
+	assoc_remove(&b->assoc, at);
 }
 
-static void drop(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side, unsigned at)
+static void drop(struct tlb *t, struct bank *b, uint32_t at)
 {
-	if (!b->keys[at])
-		return;
-	if (b->is_first_level)
-		t->dropped(t->opaque, side, &b->entries[at], page_number(b->keys[at]));
-	if (b->bucket)
-		chain_remove(b, at);
-	b->keys[at] = 0;
-	b->stamps[at] = 0;
-	b->fractured[at] = 0;
+	if (b->entries[at].fast_accesses)
+		t->dropped(t->opaque, b->side, &b->entries[at], page_of(b->assoc.keys[at]));
+	remove_entry(t, b, at);
 }
 
-/* Clears entries whose space died, so that the oldest stamp of a set names the victim. */
-static void sweep(struct tlb *t, struct tlb_bank *b)
+/* Clears entries of the set whose space died, so that the oldest stamp names the victim. */
+static void sweep(struct tlb *t, struct bank *b, uint32_t set)
 {
-	b->swept = t->flush_round;
-	for (unsigned i = 0; i < b->entry_count; i++) {
-		if (!b->keys[i] || is_live(t, b->keys[i]))
-			continue;
-		if (b->bucket)
-			chain_remove(b, i);
-		b->keys[i] = 0;
-		b->stamps[i] = 0;
-		b->fractured[i] = 0;
-	}
-}
-
-/* The first entry of the key's set that holds nothing live, else the least recently used. */
-static unsigned find_victim(struct tlb *t, struct tlb_bank *b, uint64_t key)
-{
-	unsigned first = set_first(b, key), best = first;
-	uint64_t oldest = UINT64_MAX;
-	bool is_swept = b->is_first_level || b->bucket;
-	if (is_swept && b->swept != t->flush_round)
-		sweep(t, b);
-	for (unsigned i = first; i < first + b->ways; i++) {
-		uint64_t stamp = is_swept || is_live(t, b->keys[i]) ? b->stamps[i] : 0;
-		best = stamp < oldest ? i : best;
-		oldest = stamp < oldest ? stamp : oldest;
-	}
-	return best;
+	uint32_t first = set << b->assoc.way_bits;
+	b->swept[set] = t->flush_round;
+	for (uint32_t at = first; at < assoc_set_end(&b->assoc, first); at++)
+		if (b->assoc.keys[at] && !is_live(t, b->assoc.keys[at]))
+			remove_entry(t, b, at);
 }
 
 /* Drops smaller entries of this space that the large page at `address` covers, so that a side's
  * first level has one answer: only a guest that changed its tables without INVLPG has any. */
-static void drop_covered(struct tlb *t, struct tlb_banks *banks, enum tlb_side_id side,
-			 unsigned page_shift, gva_t address)
+static void drop_covered(struct tlb *t, struct array *array, unsigned page_shift, gva_t address)
 {
-	uint64_t page = make_key(0, 0, address) >> (page_shift - PAGE_SHIFT);
-	for (unsigned i = 0; i < banks->count; i++) {
-		struct tlb_bank *b = &banks->bank[i];
-		if (b->sizes_seen == TLB_1G)
-			continue;
-		for (unsigned at = 0; at < b->entry_count; at++) {
-			uint64_t key = b->keys[at], space = key >> KEY_SPACE_SHIFT;
-			unsigned shift = size_shifts[key >> KEY_SIZE_SHIFT & 3];
+	uint64_t page = tlb_page_number(address.v, page_shift);
+	for (struct bank *b = array->bank; b < array->bank + array->bank_count; b++)
+		for (uint32_t at = 0; at < assoc_slots(&b->assoc); at++) {
+			uint64_t key = b->assoc.keys[at];
+			uint32_t space = assoc_space(key);
+			unsigned shift = shift_of(key);
 			if (space != t->space && space != t->global_space)
 				continue;
-			if (shift < page_shift && page_number(key) >> (page_shift - shift) == page)
-				drop(t, b, side, at);
+			if (shift < page_shift && page_of(key) >> (page_shift - shift) == page)
+				drop(t, b, at);
 		}
-	}
 }
 
-static struct tlb_bank *bank_for(struct tlb_banks *banks, unsigned size)
+static bool may_cover(const struct tlb *t, const struct array *array, enum tlb_side_id side,
+		      unsigned page_shift, gva_t address)
 {
-	for (unsigned i = 0; i < banks->count; i++)
-		if (banks->bank[i].sizes & (1u << size))
-			return &banks->bank[i];
-	return NULL;
+	unsigned sizes = 0;
+	if (page_shift == LARGE_SHIFT)
+		return t->small_count[side][region_hash(tlb_page_number(address.v, LARGE_SHIFT),
+							LARGE_SHIFT)];
+	for (unsigned i = 0; i < array->bank_count; i++)
+		sizes |= array->bank[i].sizes_seen;
+	return sizes & (BIT(size_index(page_shift)) - 1);
 }
 
-static struct tlb_entry *place(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side,
-			       uint64_t key, const struct tlb_entry *value, uint64_t now)
+/* `b` is given its first entry of a size. */
+static void see_size(struct array *array, struct bank *b, unsigned size)
 {
-	unsigned at = find_victim(t, b, key);
-	drop(t, b, side, at);
+	b->sizes_seen |= (uint8_t)(1u << size);
+	array->probe_count = 0;
+	for (unsigned i = 0; i < array->bank_count; i++)
+		for (size = 0; size < SIZE_COUNT; size++)
+			if (array->bank[i].sizes_seen >> size & 1)
+				array->probe[array->probe_count++] =
+					(struct probe){&array->bank[i], size, size_shifts[size]};
+}
+
+/* What an entry will hold, in registers: a struct on the stack would be written by bytes and read
+ * by words, which no processor forwards. */
+struct value {
+	uint64_t frame;
+	uint8_t *host;
+	unsigned page_shift, guest_shift, flags;
+};
+
+static inline struct tlb_entry *place(struct tlb *t, struct bank *b, uint64_t key, struct value v,
+				      uint64_t now)
+{
+	uint64_t rest = assoc_rest(key);
+	uint32_t set = assoc_set(&b->assoc, rest);
+	if (unlikely(b->swept[set] != t->flush_round))
+		sweep(t, b, set);
+	uint32_t at = assoc_victim(&b->assoc, rest);
+	if (b->assoc.keys[at])
+		drop(t, b, at);
 	struct tlb_entry *e = &b->entries[at];
-	*e = *value;
-	e->stamp = &b->stamps[at];
-	*e->stamp = now;
+	e->frame = v.frame;
+	e->host = v.host;
+	e->page_shift = (uint8_t)v.page_shift;
+	e->guest_shift = (uint8_t)v.guest_shift;
+	e->flags = (uint8_t)v.flags;
 	e->fast_accesses = 0;
-	b->keys[at] = key;
-	b->sizes_seen |= (uint8_t)(1u << (key >> KEY_SIZE_SHIFT & 3));
-	if (value->guest_shift > value->page_shift) {
-		b->fractured[at] = 1;
-		b->has_fractured = true;
-	}
-	if (b->bucket)
-		chain_add(b, at);
+	assoc_put(&b->assoc, at, key, now);
+	count(t, b, at, 1);
 	return e;
 }
 
-/* Puts `value`, which covers `address`, into a level. */
-static struct tlb_entry *insert(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address,
-				struct tlb_entry value, uint64_t now)
+/* Puts `v`, which covers `address`, into a level. */
+static inline __attribute__((always_inline)) struct tlb_entry *insert(struct tlb *t, unsigned level,
+								      enum tlb_side_id side,
+								      gva_t address, struct value v,
+								      uint64_t now)
 {
-	struct tlb_banks *banks = banks_of(t, level, side);
-	unsigned size = size_index(value.page_shift);
-	struct tlb_bank *b = bank_for(banks, size);
+	struct array *array = t->of[level][side];
+	unsigned size = size_index(v.page_shift);
+	struct bank *b = array->of_size[size];
 	while (!b && level == 0)
-		b = bank_for(banks, --size);
+		b = array->of_size[--size];
 	if (!b)
 		return NULL;
 	unsigned shift = size_shifts[size];
-	if (shift < value.page_shift) {
-		uint64_t part = address.v & (BIT(value.page_shift) - 1) & ~(BIT(shift) - 1);
-		value.frame += part;
-		if (value.host)
-			value.host += part;
-		value.page_shift = (uint8_t)shift;
+	if (unlikely(shift < v.page_shift)) {
+		uint64_t part = address.v & (BIT(v.page_shift) - 1) & ~(BIT(shift) - 1);
+		v.frame += part;
+		if (v.host)
+			v.host += part;
+		v.page_shift = shift;
 	}
-	if (level == 0 && shift > PAGE_SHIFT)
-		drop_covered(t, banks, side, shift, address);
-	uint32_t space = value.flags & WALK_G ? t->global_space : t->space;
-	return place(t, b, side, make_key(space, size, address), &value, now);
+	if (level == 0 && shift > PAGE_SHIFT && may_cover(t, array, side, shift, address))
+		drop_covered(t, array, shift, address);
+	if (unlikely(!(b->sizes_seen >> size & 1)))
+		see_size(array, b, size);
+	uint32_t space = v.flags & WALK_G ? t->global_space : t->space;
+	return place(t, b, assoc_key(space, make_rest(size, address)), v, now);
 }
 
 struct tlb_entry *tlb_insert(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address,
 			     const struct translation *translation, uint64_t now)
 {
 	uint64_t offset = address.v & (BIT(translation->page_shift) - 1);
-	struct tlb_entry value = {
+	struct value v = {
 		.frame = translation->gpa.v - offset,
 		.host = translation->host ? translation->host - offset : NULL,
 		.page_shift = translation->page_shift,
 		.guest_shift = translation->guest_shift,
 		.flags = translation->flags,
 	};
-	return insert(t, level, side, address, value, now);
+	return insert(t, level, side, address, v, now);
 }
 
 struct tlb_entry *tlb_promote(struct tlb *t, enum tlb_side_id side, gva_t address,
 			      const struct tlb_entry *from, uint64_t now)
 {
-	return insert(t, 0, side, address, *from, now);
+	struct value v = {from->frame, from->host, from->page_shift, from->guest_shift,
+			  from->flags};
+	return insert(t, 0, side, address, v, now);
 }
 
 /* Spaces */
@@ -396,22 +388,20 @@ static void set_live(struct tlb *t, uint32_t space, bool on)
 /* Everything goes, and the space numbers start anew. */
 static void start_over(struct tlb *t)
 {
-	for (unsigned i = 0; i < 4; i++) {
-		struct tlb_banks *banks = &t->level[i / 2][i % 2];
-		for (unsigned n = 0; n < banks->count; n++) {
-			struct tlb_bank *b = &banks->bank[n];
-			memset(b->keys, 0, b->entry_count * sizeof(*b->keys));
-			memset(b->stamps, 0, b->entry_count * sizeof(*b->stamps));
-			memset(b->fractured, 0, b->entry_count);
-			b->has_fractured = false;
+	for (unsigned i = 0; i < 4; i++)
+		for (unsigned n = 0; n < t->array[i / 2][i % 2].bank_count; n++) {
+			struct bank *b = &t->array[i / 2][i % 2].bank[n];
+			assoc_clear(&b->assoc);
+			memset(b->swept, 0, (b->assoc.set_mask + 1) * sizeof(*b->swept));
 			b->sizes_seen = 0;
-			if (b->bucket)
-				memset(b->bucket, 0xff, sizeof(*b->bucket) << b->bucket_bits);
+			t->array[i / 2][i % 2].probe_count = 0;
 		}
-	}
+	memset(t->small_count, 0, sizeof(t->small_count));
+	memset(t->fragment_count, 0, sizeof(t->fragment_count));
 	memset(t->live, 0, sizeof(t->live));
 	memset(t->space_of, 0, sizeof(t->space_of));
 	t->live_count = 0;
+	t->flush_round = 0;
 	t->next_space = SPACE_GLOBAL_FIRST;
 	t->global_space = t->next_space++;
 	set_live(t, t->global_space, true);
@@ -479,49 +469,52 @@ void tlb_flush_all(struct tlb *t)
 	take_space(t);
 }
 
-/* Fragments of the guest page at `address` in one bank: what a look-up of the address itself would
- * not find. */
-static void drop_fragments(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side, uint32_t space,
-			   gva_t address)
+/* Invalidation */
+
+/* Fragments of the guest page at `address`: what a look-up of the address itself would not find. */
+static void drop_fragments(struct tlb *t, struct bank *b, uint32_t space, gva_t address)
 {
-	uint8_t *from = b->fractured, *end = b->fractured + b->entry_count;
-	while (from < end && (from = memchr(from, 1, (size_t)(end - from)))) {
-		unsigned at = (unsigned)(from++ - b->fractured);
-		uint64_t key = b->keys[at];
-		unsigned shift = size_shifts[key >> KEY_SIZE_SHIFT & 3];
-		unsigned guest_shift = b->entries[at].guest_shift;
-		uint64_t page = make_key(0, 0, address) >> (guest_shift - PAGE_SHIFT);
-		if (key >> KEY_SPACE_SHIFT == space &&
-		    page_number(key) >> (guest_shift - shift) == page)
-			drop(t, b, side, at);
+	for (uint32_t at = 0; at < assoc_slots(&b->assoc); at++) {
+		uint64_t key = b->assoc.keys[at];
+		unsigned shift = shift_of(key), guest_shift = b->entries[at].guest_shift;
+		if (assoc_space(key) == space && guest_shift > shift &&
+		    page_of(key) >> (guest_shift - shift) ==
+			    tlb_page_number(address.v, guest_shift))
+			drop(t, b, at);
 	}
 }
 
-static void invalidate_in_space(struct tlb *t, struct tlb_bank *b, enum tlb_side_id side,
-				uint32_t space, gva_t address)
+static bool has_fragments(const struct tlb *t, gva_t address)
 {
-	for (unsigned sizes = b->sizes_seen; sizes; sizes &= sizes - 1) {
-		unsigned size = (unsigned)__builtin_ctz(sizes);
-		int at = find_key(b, make_key(space, size, address));
-		if (at >= 0)
-			drop(t, b, side, (unsigned)at);
+	uint32_t n = 0;
+	for (unsigned size = 1; size < SIZE_COUNT; size++)
+		n |= t->fragment_count[region_hash(tlb_page_number(address.v, size_shifts[size]),
+						   size_shifts[size])];
+	return n;
+}
+
+static void invalidate_in_space(struct tlb *t, uint32_t space, gva_t address)
+{
+	bool is_fractured = has_fragments(t, address);
+	for (unsigned i = 0; i < 4; i++) {
+		struct array *array = &t->array[i / 2][i % 2];
+		for (struct bank *b = array->bank; b < array->bank + array->bank_count; b++) {
+			for (unsigned sizes = b->sizes_seen; sizes; sizes &= sizes - 1) {
+				uint64_t rest = make_rest((unsigned)__builtin_ctz(sizes), address);
+				uint32_t at = assoc_find(&b->assoc, rest, space, space);
+				if (at != ASSOC_NONE)
+					drop(t, b, at);
+			}
+			if (unlikely(is_fractured))
+				drop_fragments(t, b, space, address);
+		}
 	}
-	if (b->has_fractured)
-		drop_fragments(t, b, side, space, address);
 }
 
 void tlb_invalidate(struct tlb *t, unsigned pcid, bool with_global, gva_t address)
 {
-	for (unsigned i = 0; i < 4; i++) {
-		struct tlb_banks *banks = &t->level[i / 2][i % 2];
-		for (unsigned n = 0; n < banks->count; n++) {
-			enum tlb_side_id side = (enum tlb_side_id)(i % 2);
-			if (t->space_of[pcid])
-				invalidate_in_space(t, &banks->bank[n], side, t->space_of[pcid],
-						    address);
-			if (with_global)
-				invalidate_in_space(t, &banks->bank[n], side, t->global_space,
-						    address);
-		}
-	}
+	if (t->space_of[pcid])
+		invalidate_in_space(t, t->space_of[pcid], address);
+	if (with_global)
+		invalidate_in_space(t, t->global_space, address);
 }

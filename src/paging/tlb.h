@@ -2,14 +2,13 @@
  * The modelled translation look-aside buffers of one processor.
  *
  * Two levels, each with a data and an instruction side (the second may be one for both), each side
- * up to four arrays. An array is set associative or fully associative, holds some page sizes, and
- * replaces the least recently used entry of a set, exactly: every use stores the mmu's use clock in
- * the entry's stamp. The engine's fast map stores through that same pointer, so a hit there counts
- * here.
+ * up to four arrays (assoc.h) for some page sizes each. They replace the least recently used entry
+ * of a set, exactly: every use stores the mmu's use clock in the entry's stamp. The engine's fast
+ * map stores through that same pointer, so a hit there counts here.
  *
- * Tags. An entry's 64-bit key holds the page number, the size and the number of a "space". Each
- * live PCID has one, global entries share one, and flushing a space is giving it a new number: what
- * carries an old one can never match again and is replaced first.
+ * Tags. An entry's key holds the page number, the size and the number of a "space". Each live PCID
+ * has one, global entries share one, and flushing a space is giving it a new number: what carries
+ * an old one can never match again and is replaced first.
  *
  * Invariants: a key is in an array at most once; entries of one side's first level do not overlap
  * for the same space; when a first-level entry goes, the owner is told before (`dropped`), so that
@@ -36,27 +35,6 @@ struct tlb_entry {
 	uint16_t fast_accesses;
 };
 
-struct tlb_bank {
-	unsigned entry_count, ways, set_mask;
-	uint8_t sizes;	    /* TLB_* it can hold */
-	uint8_t sizes_seen; /* TLB_* it was given since it was last emptied */
-	bool has_fractured; /* some entry is smaller than the guest's page */
-	bool is_first_level;
-	uint32_t swept; /* the round of flushes that its dead entries were last cleared after */
-	uint64_t *keys; /* 0: empty */
-	uint64_t *stamps;
-	struct tlb_entry *entries;
-	uint8_t *fractured;
-	/* Fully associative banks with many entries: chains by hash of the key; NULL otherwise. */
-	uint16_t *bucket, *next;
-	unsigned bucket_bits;
-};
-
-struct tlb_banks {
-	struct tlb_bank bank[TLB_ARRAY_MAX];
-	unsigned count;
-};
-
 enum tlb_side_id { TLB_DATA, TLB_INSTRUCTION };
 
 struct tlb;
@@ -71,8 +49,8 @@ static inline uint64_t tlb_page_number(uint64_t address, unsigned shift)
 typedef void tlb_dropped_fn(void *opaque, enum tlb_side_id side, const struct tlb_entry *entry,
 			    uint64_t page);
 
-/* `dropped` hears of each first-level entry that goes one by one; of flushes the caller knows
- * itself. -EINVAL for a shape that cannot be. */
+/* `dropped` hears of each first-level entry with fast_accesses that goes one by one; of flushes the
+ * caller knows itself. -EINVAL for a shape that cannot be. */
 int tlb_create(struct tlb **out, const struct tlb_geometry *g, tlb_dropped_fn *dropped,
 	       void *opaque, struct error *e);
 void tlb_destroy(struct tlb *t);

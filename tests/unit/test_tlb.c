@@ -37,7 +37,10 @@ static struct tlb_entry *put(struct tlb *t, unsigned level, uint64_t at, unsigne
 			     unsigned flags, uint64_t now)
 {
 	struct translation p = page(at + 0x100000000ull, shift, flags);
-	return tlb_insert(t, level, TLB_DATA, gva(at), &p, now);
+	struct tlb_entry *e = tlb_insert(t, level, TLB_DATA, gva(at), &p, now);
+	if (e && level == 0)
+		e->fast_accesses = 1; /* the owner derived something from it */
+	return e;
 }
 
 static bool has(struct tlb *t, unsigned level, uint64_t at)
