@@ -8,6 +8,7 @@ const struct command cli_commands[] = {
 	{"run", cmd_run, "boot a guest, and print what its virtualization costs"},
 	{"profile", cmd_profile,
 	 "list, show, check and compare the processors whose prices are known"},
+	{"calibrate", cmd_calibrate, "measure this machine, and write it as a profile"},
 	{"bench", cmd_bench, "measure Gnomon itself"},
 	{"help", cmd_help, "help on a command"},
 	{"version", cmd_version, "print the version"},

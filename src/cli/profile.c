@@ -14,7 +14,8 @@ static const char help[] =
 	"\n"
 	"A profile says what one processor is like and what each event costs on it, every number\n"
 	"with its source. A NAME is one of the list, or a path to a JSON file (docs/profiles.md).\n"
-	"check warns of values that contradict each other; diff shows the facts that differ.\n";
+	"check warns of values that contradict each other; diff shows the facts that differ.\n"
+	"To measure a profile of this machine, see gnomon calibrate --help.\n";
 
 static int fail(const struct error *e)
 {
