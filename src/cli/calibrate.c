@@ -225,7 +225,7 @@ static void print_help(void)
 {
 	printf("usage: gnomon calibrate [OPTION]...\n\n"
 	       "Measures this machine: latencies of caches and memory, reach of the TLBs, system\n"
-	       "calls, faults, switches, and exits through /dev/kvm where it opens. With --out the\n"
+	       "calls, faults, switches, exits through /dev/kvm where it opens. With --out the\n"
 	       "findings become a profile; what could not be measured is taken from the nearest\n"
 	       "built-in one and marked so. Some twenty seconds; with --quick, some five.\n");
 	options_print(stdout, rows, ARRAY_COUNT(rows));
