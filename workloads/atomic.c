@@ -7,6 +7,7 @@ uint64_t atomics(unsigned scale)
 	uint64_t sum = 0;
 
 	counter = word = flags = 0;
+	measure_begin();
 	for (size_t i = 0; i < 150000ul * scale; i++) {
 		uint64_t seen = __atomic_fetch_add(&counter, i, __ATOMIC_SEQ_CST);
 
@@ -17,5 +18,6 @@ uint64_t atomics(unsigned scale)
 		if (!(i & 15))
 			sum = fold(sum, __atomic_exchange_n(&word, i, __ATOMIC_SEQ_CST));
 	}
+	measure_end();
 	return fold(fold(sum, counter), flags);
 }

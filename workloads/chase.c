@@ -1,11 +1,15 @@
 /*
  * Pointer chasing: nodes in a random cyclic order, each load depends on the one before. The node's
  * distance (64 bytes or 4 KiB) and the footprint say whether the data cache, the TLB or the page
- * walk is what one pays for.
+ * walk is what one pays for. U. Drepper measured the cost of virtualization by such a list ("The
+ * Cost of Virtualization", ACM Queue 2008, figure 2); the study is that program, the other names
+ * are points of its curve.
  */
 #include "suite.h"
 
 #include <sys/mman.h>
+
+#define HUGE_BYTES ((size_t)2 << 20)
 
 struct node {
 	struct node *next;
@@ -36,19 +40,23 @@ static struct node *link_nodes(char *memory, size_t count, size_t stride)
 
 static uint64_t chase(size_t size_bytes, size_t stride, size_t step_count, int huge)
 {
-	char *memory = fresh_pages(size_bytes);
+	/* A huge page must begin at a multiple of its size. */
+	size_t slack = huge ? HUGE_BYTES : 0;
+	char *mapping = fresh_pages(size_bytes + slack);
+	char *memory = mapping + (slack ? -(uintptr_t)mapping % HUGE_BYTES : 0);
 	struct node *n;
 	uint64_t sum = 0;
 
-	if (huge)
-		madvise(memory, size_bytes, MADV_HUGEPAGE);
+	madvise(memory, size_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	n = link_nodes(memory, size_bytes / stride, stride);
+	measure_begin();
 	for (size_t i = 0; i < step_count; i++) {
 		sum += n->value ^ i;
 		n = n->next;
 	}
+	measure_end();
 	sum = fold(sum, n->value);
-	munmap(memory, size_bytes);
+	munmap(mapping, size_bytes + slack);
 	return sum;
 }
 
@@ -86,3 +94,26 @@ uint64_t chase_huge_64m(unsigned scale)
 {
 	return chase(64 << 20, 64, 1000000ul * scale, 1);
 }
+
+enum { STEPS, SIZE, DISTANCE, HUGE };
+
+static uint64_t chase_any(const uint64_t *knob)
+{
+	if (knob[SIZE] < 2 * knob[DISTANCE] || knob[DISTANCE] % 16)
+		refuse("chase", "--size must hold two nodes, --distance be a multiple of 16");
+	return chase((size_t)knob[SIZE], (size_t)knob[DISTANCE], (size_t)knob[STEPS],
+		     (int)knob[HUGE]);
+}
+
+const struct study chase_study = {
+	"chase",
+	"a list in random order through SIZE bytes of memory",
+	{
+		[STEPS] = {"steps", 4000000, 100000, 1, UINT32_MAX, "links followed"},
+		[SIZE] = {"size", 16 << 20, 1 << 20, 4096, 1u << 30, "working set in bytes"},
+		[DISTANCE] = {"distance", 64, 4096, 16, 2 << 20,
+			      "bytes between nodes: 64 a line, 4K a page, 2M a huge page"},
+		[HUGE] = {"huge", 0, 0, 0, 1, "1: on 2M pages, if the kernel gives any"},
+	},
+	chase_any,
+};

@@ -35,11 +35,13 @@ uint64_t ctxsw(unsigned scale)
 	}
 	close(to[0]);
 	close(from[1]);
+	measure_begin();
 	for (size_t i = 0; i < 1000ul * scale; i++) {
 		if (write(to[1], &byte, 1) != 1 || read(from[0], &byte, 1) != 1)
 			give_up("pipe");
 		sum = fold(sum, byte);
 	}
+	measure_end();
 	close(to[1]);
 	close(from[0]);
 	waitpid(child, NULL, 0);

@@ -13,6 +13,7 @@ uint64_t devzero(unsigned scale)
 
 	if (fd < 0)
 		give_up("/dev/zero");
+	measure_begin();
 	for (size_t round = 0; round < 200ul * scale; round++) {
 		size_t count = 1 + (round * 977) % sizeof(buffer);
 
@@ -21,6 +22,7 @@ uint64_t devzero(unsigned scale)
 			give_up("/dev/zero");
 		sum = fold(sum, buffer[count - 1] + count);
 	}
+	measure_end();
 	close(fd);
 	return sum;
 }

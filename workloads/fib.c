@@ -11,7 +11,9 @@ uint64_t fib(unsigned scale)
 	volatile unsigned depth = 23;
 	uint64_t sum = 0;
 
+	measure_begin();
 	for (size_t round = 0; round < 10ul * scale; round++)
 		sum = fold(sum, slow_fib(depth + (round & 1)));
+	measure_end();
 	return sum;
 }

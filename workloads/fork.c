@@ -13,6 +13,7 @@ uint64_t forkwait(unsigned scale)
 	uint64_t sum = 0;
 	int status;
 
+	measure_begin();
 	for (unsigned i = 0; i < 20 * scale; i++) {
 		pid_t child;
 
@@ -29,6 +30,7 @@ uint64_t forkwait(unsigned scale)
 			give_up("waitpid");
 		sum = fold(sum, (uint64_t)WEXITSTATUS(status) << 8 | memory[(i % PAGES) * 4096]);
 	}
+	measure_end();
 	munmap(memory, PAGES * 4096);
 	return sum;
 }

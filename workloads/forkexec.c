@@ -12,6 +12,7 @@ uint64_t forkexec(unsigned scale)
 	char number[16];
 	int status;
 
+	measure_begin();
 	for (unsigned i = 1; i <= 10 * scale; i++) {
 		pid_t child = fork();
 
@@ -26,5 +27,6 @@ uint64_t forkexec(unsigned scale)
 			give_up("waitpid");
 		sum = fold(sum, (uint64_t)WEXITSTATUS(status));
 	}
+	measure_end();
 	return sum;
 }

@@ -28,10 +28,12 @@ uint64_t fploop(unsigned scale)
 			left[i][j] = (double)(next_random(&random) % 1000) / 1000.0;
 			right[i][j] = (double)(next_random(&random) % 1000) / 1024.0;
 		}
+	measure_begin();
 	for (size_t round = 0; round < 6ul * scale; round++) {
 		multiply();
 		left[round % SIDE][(round * 7) % SIDE] = product[1][round % SIDE] / 3.0;
 	}
+	measure_end();
 	for (int i = 0; i < SIDE; i++) {
 		memcpy(&word, &product[i][(i * 5) % SIDE], sizeof(word));
 		sum = fold(sum, word);

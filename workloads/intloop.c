@@ -64,10 +64,12 @@ uint64_t intloop(unsigned scale)
 {
 	uint64_t sum = 0;
 
+	measure_begin();
 	for (size_t round = 0; round < 4ul * scale; round++) {
 		sum = fold(sum, sieve());
 		sum = fold(sum, hash_table(round));
 		sum = fold(sum, crc());
 	}
+	measure_end();
 	return sum;
 }

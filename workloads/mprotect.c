@@ -11,6 +11,7 @@ uint64_t mprotects(unsigned scale)
 	unsigned char *memory = fresh_pages(PAGES * 4096);
 	uint64_t sum = 0;
 
+	measure_begin();
 	for (size_t round = 0; round < 1000ul * scale; round++) {
 		unsigned char *page = memory + round % PAGES * 4096;
 
@@ -21,6 +22,7 @@ uint64_t mprotects(unsigned scale)
 			give_up("mprotect");
 		*page = (unsigned char)(*page + round);
 	}
+	measure_end();
 	munmap(memory, PAGES * 4096);
 	return sum;
 }

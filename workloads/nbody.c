@@ -42,6 +42,7 @@ uint64_t nbody(unsigned scale)
 		}
 		bodies[i].mass = 1.0 + i;
 	}
+	measure_begin();
 	for (size_t round = 0; round < 10000ul * scale; round++) {
 		for (int i = 0; i < BODIES; i++)
 			for (int j = i + 1; j < BODIES; j++)
@@ -50,6 +51,7 @@ uint64_t nbody(unsigned scale)
 			for (int k = 0; k < 3; k++)
 				bodies[i].at[k] += 0.001 * bodies[i].speed[k];
 	}
+	measure_end();
 	for (int i = 0; i < BODIES; i++)
 		for (int k = 0; k < 3; k++) {
 			memcpy(&word, &bodies[i].at[k], sizeof(word));

@@ -9,6 +9,7 @@ uint64_t pgfault(unsigned scale)
 {
 	uint64_t sum = 0;
 
+	measure_begin();
 	for (size_t round = 0; round < 8ul * scale; round++) {
 		unsigned char *memory = fresh_pages(PAGES * 4096);
 
@@ -20,5 +21,6 @@ uint64_t pgfault(unsigned scale)
 			sum = fold(sum, memory[page * 4096]);
 		munmap(memory, PAGES * 4096);
 	}
+	measure_end();
 	return sum;
 }

@@ -18,6 +18,7 @@ uint64_t quicksort(unsigned scale)
 {
 	uint64_t random = 11, sum = 0;
 
+	measure_begin();
 	for (size_t round = 0; round < 4ul * scale; round++) {
 		for (size_t i = 0; i < COUNT; i++)
 			numbers[i] = (uint32_t)next_random(&random);
@@ -25,5 +26,6 @@ uint64_t quicksort(unsigned scale)
 		for (size_t i = 0; i < COUNT; i += 31)
 			sum = fold(sum, numbers[i]);
 	}
+	measure_end();
 	return sum;
 }

@@ -63,11 +63,13 @@ uint64_t sha256(unsigned scale)
 	unsigned char block[64];
 	uint64_t sum = 0;
 
-	for (size_t round = 0; round < 2500ul * scale; round++) {
+	measure_begin();
+	for (uint64_t round = 0; round < 2500ul * scale; round++) {
 		memset(block, (int)(round & 0xff), sizeof(block));
 		memcpy(block, &round, sizeof(round));
 		compress(state, block);
 	}
+	measure_end();
 	for (int i = 0; i < 8; i++)
 		sum = fold(sum, state[i]);
 	return sum;

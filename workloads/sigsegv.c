@@ -29,11 +29,13 @@ uint64_t sigsegv(unsigned scale)
 	guarded = fresh_pages(4096);
 	fault_count = 0;
 	sigaction(SIGSEGV, &action, &before);
+	measure_begin();
 	for (size_t round = 0; round < 500ul * scale; round++) {
 		mprotect(guarded, 4096, PROT_READ);
 		*(volatile unsigned char *)guarded = (unsigned char)(round * 3);
 		sum = fold(sum, *(volatile unsigned char *)guarded);
 	}
+	measure_end();
 	sigaction(SIGSEGV, &before, NULL);
 	munmap(guarded, 4096);
 	return fold(sum, (uint64_t)fault_count);

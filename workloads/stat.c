@@ -11,10 +11,12 @@ uint64_t stats(unsigned scale)
 	struct stat st;
 	uint64_t sum = 0;
 
+	measure_begin();
 	for (size_t round = 0; round < 3000ul * scale; round++) {
 		int failed = stat(paths[round % 5], &st);
 
 		sum = fold(sum, failed ? (uint64_t)errno : (uint64_t)(st.st_mode & S_IFMT));
 	}
+	measure_end();
 	return sum;
 }

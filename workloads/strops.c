@@ -21,6 +21,7 @@ uint64_t strops(unsigned scale)
 
 	for (size_t i = 0; i < BUFFER_BYTES; i++)
 		a[i] = (unsigned char)(next_random(&random) | 1);
+	measure_begin();
 	for (size_t round = 0; round < 1500ul * scale; round++) {
 		uint64_t r = next_random(&random);
 		size_t from = r % 4096, count = (r >> 16) % (round % 8 ? 1024 : 32768);
@@ -34,6 +35,7 @@ uint64_t strops(unsigned scale)
 		sum = fold(sum, !compare(b + to, a + from, count));
 		set(b + to, (int)(r >> 32), count / 2);
 	}
+	measure_end();
 	for (size_t i = 0; i < BUFFER_BYTES; i += 8)
 		sum = fold(sum, b[i]);
 	munmap(a, 2 * BUFFER_BYTES);

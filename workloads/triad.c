@@ -19,6 +19,7 @@ uint64_t triad(unsigned scale)
 		b[i] = (double)i;
 		c[i] = (double)(i % 17);
 	}
+	measure_begin();
 	for (size_t round = 0; round < 8ul * scale; round++) {
 		double factor = (double)(round + 1) / 3.0;
 
@@ -26,6 +27,7 @@ uint64_t triad(unsigned scale)
 			a[i] = b[i] + factor * c[i];
 		b[round % ELEMENTS] += a[round % 97];
 	}
+	measure_end();
 	for (size_t i = 0; i < ELEMENTS; i += 13) {
 		memcpy(&word, &a[i], sizeof(word));
 		sum = fold(sum, word);

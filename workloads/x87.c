@@ -31,6 +31,7 @@ uint64_t x87(unsigned scale)
 	long double a = 1.0L, b = 0.5L, total = 0.0L;
 	uint64_t sum = 0;
 
+	measure_begin();
 	for (size_t i = 1; i <= 150000ul * scale; i++) {
 		a = square_root(a + (long double)i / 3.0L) + b;
 		b = b * 0.999L + 1.0L / (long double)i;
@@ -38,5 +39,6 @@ uint64_t x87(unsigned scale)
 		if (!(i & 0xfff))
 			sum = fold_bits(sum, total);
 	}
+	measure_end();
 	return fold_bits(sum, total + (long double)(int64_t)a + (long double)(float)b);
 }
