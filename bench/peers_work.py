@@ -31,7 +31,7 @@ PACKAGES = {
 
 SCALES = {  # of `suite NAME SCALE`
     'chase64_16K': 60, 'chase64_2M': 9, 'chase64_64M': 2, 'chase4K_1M': 6, 'chase4K_16M': 12, 'chase4K_256M': 2,
-    'chaseTHP_64M': 1, 'gups': 24, 'triad': 600, 'strops': 400, 'intloop': 350, 'sha256': 400, 'interp': 600, 'fib': 100,
+    'chaseTHP_64M': 1, 'gups': 2, 'triad': 600, 'strops': 400, 'intloop': 350, 'sha256': 400, 'interp': 600, 'fib': 100,
     'icall': 700, 'qsort': 110, 'fploop': 800, 'nbody': 240, 'x87': 60, 'syscall': 80, 'ctxsw': 6, 'forkexec': 30,
     'fork': 30, 'pgfault': 30, 'mprotect': 26, 'sigsegv': 35, 'devzero': 500, 'tmpfile': 220, 'stat': 22, 'smc': 100,
     'jit': 170, 'atomic': 200,
