@@ -177,9 +177,9 @@ const struct study forkserver_study = {
 	"a web server that forks for each request, with its clients",
 	{
 		[REQUESTS] = {"requests", 500, 30, 1, 1ull << 32, "requests in all"},
-		[HEAP] = {"heap", 4 << 20, 1 << 20, PAGE_BYTES, 1u << 30,
+		[HEAP] = {"heap", 1 << 20, 1 << 20, PAGE_BYTES, 1u << 30,
 			  "bytes the server has in use"},
-		[TOUCH] = {"touch", 48, 16, 0, 1 << 20, "pages a child writes"},
+		[TOUCH] = {"touch", 24, 16, 0, 1 << 20, "pages a child writes"},
 		[REPLY] = {"reply", 8 << 10, 4 << 10, 8, REPLY_MAX, "bytes of an answer"},
 		[CLIENTS] = {"clients", 2, 2, 1, CLIENT_MAX, "clients at a time"},
 	},

@@ -60,12 +60,16 @@ static void update(void *opaque)
 
 	if (to > job->update_count)
 		to = job->update_count;
-	for (uint64_t i = from; i < to; i++) {
-		uint64_t *at = &stream[i % STREAMS];
-		uint64_t r = *at << 1 ^ (*at >> 63 ? POLYNOMIAL : 0);
+	for (uint64_t i = from; i < to;) {
+		uint64_t *at = stream + i % STREAMS, left = to - i;
+		uint64_t *end = left < STREAMS - i % STREAMS ? at + left : stream + STREAMS;
 
-		*at = r;
-		table[r & mask] ^= r;
+		for (i += (uint64_t)(end - at); at < end; at++) {
+			uint64_t r = *at << 1 ^ ((uint64_t)((int64_t)*at >> 63) & POLYNOMIAL);
+
+			*at = r;
+			table[r & mask] ^= r;
+		}
 	}
 	stream[STREAMS] = to;
 }

@@ -308,7 +308,7 @@ const struct study kbuild_study = {
 	"kbuild",
 	"a build: generated C files, a real compiler, make's fork and exec",
 	{
-		[FILES] = {"files", 60, 3, 1, 4096, "files to compile"},
+		[FILES] = {"files", 40, 3, 1, 4096, "files to compile"},
 		[FUNCTIONS] = {"functions", 40, 6, 1, 10000, "functions in each"},
 		[HEADERS] = {"headers", 12, 6, HEADERS_A_FILE, 1000, "headers; a file includes 4"},
 		[JOBS] = {"jobs", 2, 2, 1, 64, "compilers at a time"},

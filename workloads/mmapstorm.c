@@ -99,7 +99,7 @@ const struct study mmapstorm_study = {
 	"mmapstorm",
 	"regions mapped, touched, protected and unmapped in random order",
 	{
-		[OPERATIONS] = {"operations", 50000, 1000, 1, 1ull << 40, "system calls, about"},
+		[OPERATIONS] = {"operations", 10000, 1000, 1, 1ull << 40, "system calls, about"},
 		[REGIONS] = {"regions", 256, 64, 1, REGION_MAX, "regions at a time, at most"},
 		[PAGES] = {"pages", 32, 16, 1, 4096, "pages of a region, at most"},
 	},

@@ -269,8 +269,8 @@ const struct study vpr_study = {
 	"vpr",
 	"placement of a netlist by simulated annealing",
 	{
-		[MOVES] = {"moves", 800000, 30000, 1, 1u << 31, "exchanges tried"},
-		[BLOCKS] = {"blocks", 40000, 10000, 16, 1 << 20,
+		[MOVES] = {"moves", 200000, 30000, 1, 1u << 31, "exchanges tried"},
+		[BLOCKS] = {"blocks", 300000, 10000, 16, 1 << 20,
 			    "blocks and nets; about 150 bytes each"},
 		[FANOUT] = {"fanout", 4, 4, 1, PINS_MAX, "sinks of a net, at most, but for a few"},
 	},
