@@ -1,6 +1,6 @@
 /*
- * The worst case for nested paging (the microbenchmark of section 4.1 of the Palacios group's paper
- * on choosing between shadow and nested paging): data, and the tables that map it, with as little
+ * The worst case for nested paging, section 4.1 of Bae, Lange and Dinda's "Comparing Approaches to
+ * Virtualized Page Translation in Modern VMMs": data, and the tables that map it, with as little
  * locality as can be had. The paper gives no source; this is what its description says and its
  * figures measure.
  *
