@@ -12,8 +12,7 @@
 #include "paging/mmu.h"
 #include "vm/vm.h"
 
-/* Levels of the tables that vcpu 0 uses now. */
-static unsigned guest_levels(struct vm *vm)
+unsigned bill_guest_levels(struct vm *vm)
 {
 	const struct vcpu_state *s = &vm_vcpu(vm, 0)->state;
 	if (!(s->cr0 & CR0_PG))
@@ -77,7 +76,7 @@ static int print(struct vm *vm, const struct bill_order *order, bool wants_regio
 		.vcpu_count = vm_cpu_count(vm),
 		.strategy = vm_scheme_paging(vm, 0),
 		.is_virtualized = mmu_is_virtualized(vm_mmu(vm, 0)),
-		.guest_levels = guest_levels(vm),
+		.guest_levels = bill_guest_levels(vm),
 		.engine = vm_config(vm)->engine,
 		.scope = is_whole ? NULL : "the guest's marked regions",
 		.virtual_cycles = is_whole && clock->kind == CLOCK_VIRTUAL ? clock_now(clock) : 0,

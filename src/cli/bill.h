@@ -19,3 +19,5 @@ struct bill_order {
 int bill_print(struct vm *vm, const struct bill_order *order, struct error *e);
 /* The whole run so far, while it goes on, to `f`. */
 void bill_print_now(struct vm *vm, const struct bill_order *order, FILE *f);
+/* Levels of the tables that vcpu 0 uses now; 0 without paging. */
+unsigned bill_guest_levels(struct vm *vm);

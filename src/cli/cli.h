@@ -10,6 +10,7 @@
 
 /* argv[0] is the command's name. Returns the process's exit code. */
 int cmd_run(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
 int cmd_profile(int argc, char **argv);
 int cmd_calibrate(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

@@ -6,6 +6,7 @@
 
 const struct command cli_commands[] = {
 	{"run", cmd_run, "boot a guest, and print what its virtualization costs"},
+	{"compare", cmd_compare, "run a guest once, and print what every strategy would cost"},
 	{"profile", cmd_profile,
 	 "list, show, check and compare the processors whose prices are known"},
 	{"calibrate", cmd_calibrate, "measure this machine, and write it as a profile"},

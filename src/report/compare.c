@@ -198,8 +198,53 @@ int compare_init(struct compare *c, const struct compare_input *input, struct er
 	return 0;
 }
 
+unsigned compare_varied_names(const struct compare *c, const struct compare_group *g,
+			      const char **names)
+{
+	unsigned n = 0;
+
+	for (unsigned i = g->first; i < g->first + g->count; i++)
+		if (c->rows[i].scheme->is_virtualized)
+			names[n++] = c->rows[i].scheme->strategy;
+	return n;
+}
+
+static int vary_group(struct compare *c, struct compare_group *g, const struct vary *v,
+		      struct error *e)
+{
+	struct report_input *inputs = calloc(g->count, sizeof(*inputs));
+	unsigned n = 0;
+
+	if (!inputs)
+		return error_set(e, -ENOMEM, "no memory for a comparison");
+	for (unsigned i = g->first; i < g->first + g->count; i++)
+		if (c->rows[i].scheme->is_virtualized)
+			inputs[n++] = c->rows[i].input;
+	int rc = n ? vary_run(inputs, n, v, &g->vary[g->vary_count], e) : 0;
+	if (n && !rc)
+		g->vary_count++;
+	free(inputs);
+	return rc;
+}
+
+int compare_vary(struct compare *c, const struct vary *v, struct error *e)
+{
+	int rc = 0;
+
+	for (unsigned g = 0; g < c->group_count && !rc; g++) {
+		if (c->groups[g].vary_count == COMPARE_VARY_MAX)
+			return error_set(e, -E2BIG, "at most %d numbers can be varied",
+					 COMPARE_VARY_MAX);
+		rc = vary_group(c, &c->groups[g], v, e);
+	}
+	return rc;
+}
+
 void compare_fini(struct compare *c)
 {
+	for (unsigned g = 0; g < c->group_count; g++)
+		for (unsigned i = 0; i < c->groups[g].vary_count; i++)
+			vary_free(c->groups[g].vary[i]);
 	free(c->rows);
 	free(c->groups);
 	*c = (struct compare){0};

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "report/bill.h"
+#include "report/vary.h"
 
 struct series;
 
@@ -73,12 +74,17 @@ struct compare_row {
 	bool is_primary;
 };
 
+#define COMPARE_VARY_MAX 8
+
 /* The rows of one profile: native first, the others as the input lists them. */
 struct compare_group {
 	const struct profile *profile;
 	unsigned first, count;
 	/* Rows by total, native not among them; ~0u where there is none. The first of equals. */
 	unsigned best, worst, best_shadow, nested;
+	/* What if a number were another: over the rows but native, in their order. */
+	struct vary_result *vary[COMPARE_VARY_MAX];
+	unsigned vary_count;
 };
 #define COMPARE_NONE (~0u)
 
@@ -94,6 +100,12 @@ struct compare {
 /* -ENOMEM; -EINVAL if a profile has no native scheme. compare_fini() after either. */
 int compare_init(struct compare *c, const struct compare_input *input, struct error *e);
 void compare_fini(struct compare *c);
+/* Adds to every group with a strategy but native how its totals move with one number of its
+ * profile. -EINVAL where a profile has no such number, -E2BIG, -ENOMEM. */
+int compare_vary(struct compare *c, const struct vary *v, struct error *e);
+/* The strategies that a group's vary results are about: fills `names`, returns how many. */
+unsigned compare_varied_names(const struct compare *c, const struct compare_group *g,
+			      const char **names);
 
 /* The first row of the row's group: native. */
 const struct compare_row *compare_native(const struct compare *c, const struct compare_group *g);

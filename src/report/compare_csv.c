@@ -3,10 +3,12 @@
  *
  *   profile,strategy,record,name,part,unit,value
  *
- * `record` is total, cause, rate, share, counter, sample or verdict; `part` the ring of a counter
- * (kernel, user), or the number of a sample.
+ * `record` is total, cause, rate, share, counter, sample, verdict or break-even; `part` the ring of
+ * a counter (kernel, user), or the number of a sample.
  */
+#include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "report/compare.h"
 #include "report/csv_row.h"
@@ -99,6 +101,29 @@ static void put_verdict(FILE *out, const struct compare *c, const struct compare
 			 compare_ratio(&c->rows[g->best_shadow], &c->rows[g->nested]));
 }
 
+/* Break-even points; `part` says below which value and above which strategy is cheaper. */
+static int put_varied(FILE *out, const struct compare *c, const struct compare_group *g)
+{
+	const struct place at = {out, g->profile->name, ""};
+	const char **names = calloc(g->count, sizeof(*names));
+	char part[2 * 160 + 20], value[40];
+
+	if (!names)
+		return -ENOMEM;
+	compare_varied_names(c, g, names);
+	for (unsigned i = 0; i < g->vary_count; i++)
+		for (unsigned k = 0; k < g->vary[i]->crossing_count; k++) {
+			const struct vary_crossing *x = &g->vary[i]->crossing[k];
+
+			snprintf(part, sizeof(part), "below %s above %s", names[x->before],
+				 names[x->after]);
+			snprintf(value, sizeof(value), "%.3f", x->value);
+			put(&at, "break-even", g->vary[i]->vary.key, part, "cycles", value);
+		}
+	free(names);
+	return 0;
+}
+
 static void put_series(FILE *out, const struct compare_input *in)
 {
 	const struct series *s = in->series;
@@ -126,8 +151,10 @@ static void put_series(FILE *out, const struct compare_input *in)
 
 int compare_write_csv(FILE *out, const struct compare *c)
 {
+	int rc = 0;
+
 	fputs("profile,strategy,record,name,part,unit,value\n", out);
-	for (unsigned g = 0; g < c->group_count; g++) {
+	for (unsigned g = 0; g < c->group_count && !rc; g++) {
 		const struct compare_group *group = &c->groups[g];
 
 		for (unsigned i = group->first; i < group->first + group->count; i++) {
@@ -137,7 +164,8 @@ int compare_write_csv(FILE *out, const struct compare *c)
 			put_row(&at, &c->rows[i], compare_native(c, group)->bill.total);
 		}
 		put_verdict(out, c, group);
+		rc = put_varied(out, c, group);
 	}
 	put_series(out, c->input);
-	return 0;
+	return rc;
 }

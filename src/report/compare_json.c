@@ -4,6 +4,7 @@
  * event by ring, so that anybody can make the sums again with other prices.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "report/compare.h"
@@ -83,13 +84,14 @@ static json_t *json_by_class(const struct bill *b)
 
 static json_t *json_row(const struct compare_row *r, struct amount native)
 {
-	json_t *row = json_pack("{s:s, s:b, s:b, s:o, s:o, s:f, s:o, s:o, s:o}", "strategy",
-				r->scheme->strategy, "is_primary", r->is_primary, "is_virtualized",
-				r->scheme->is_virtualized, "cycles", json_cycles(r->bill.total),
-				"beyond_native", json_difference(r->beyond), "slowdown_percent",
-				compare_percent(r->beyond, native), "causes",
-				json_causes(r, native), "references_per_walk", json_references(r),
-				"cycles_by_class", json_by_class(&r->bill));
+	json_t *row = json_pack(
+		"{s:s, s:b, s:b, s:b, s:o, s:o, s:f, s:o, s:o, s:o}", "strategy",
+		r->scheme->strategy, "is_primary", r->is_primary, "is_virtualized",
+		r->scheme->is_virtualized, "is_hypothetical", bill_is_hypothetical(&r->bill),
+		"cycles", json_cycles(r->bill.total), "beyond_native", json_difference(r->beyond),
+		"slowdown_percent", compare_percent(r->beyond, native), "causes",
+		json_causes(r, native), "references_per_walk", json_references(r),
+		"cycles_by_class", json_by_class(&r->bill));
 
 	json_object_set_new(row, "tlb_misses_per_1000_instructions",
 			    json_real(compare_misses_per_1000(r)));
@@ -122,6 +124,19 @@ static json_t *json_verdict(const struct compare *c, const struct compare_group 
 			 json_ratio(c, g->best_shadow, g->nested));
 }
 
+static json_t *json_varied(const struct compare *c, const struct compare_group *g)
+{
+	const char **names = calloc(g->count, sizeof(*names));
+	json_t *varied = json_array();
+
+	if (names)
+		compare_varied_names(c, g, names);
+	for (unsigned i = 0; names && i < g->vary_count; i++)
+		json_array_append_new(varied, vary_json(g->vary[i], names));
+	free(names);
+	return varied;
+}
+
 static json_t *json_group(const struct compare *c, const struct compare_group *g)
 {
 	json_t *rows = json_array();
@@ -129,10 +144,10 @@ static json_t *json_group(const struct compare *c, const struct compare_group *g
 	for (unsigned i = g->first; i < g->first + g->count; i++)
 		json_array_append_new(rows,
 				      json_row(&c->rows[i], compare_native(c, g)->bill.total));
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o}", "name", g->profile->name, "description",
-			 g->profile->description, "origin", g->profile->origin, "frequency_hz",
-			 json_count(g->profile->frequency_hz), "schemes", rows, "verdict",
-			 json_verdict(c, g));
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", g->profile->name,
+			 "description", g->profile->description, "origin", g->profile->origin,
+			 "frequency_hz", json_count(g->profile->frequency_hz), "schemes", rows,
+			 "verdict", json_verdict(c, g), "varied", json_varied(c, g));
 }
 
 static json_t *json_or_null(const char *text)

@@ -2,7 +2,9 @@
  * The comparison for people: a block for each profile, a line for each strategy, in percent of
  * native's cycles, and the verdict. A cause that no scheme shows is no column.
  */
+#include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "report/compare.h"
@@ -127,6 +129,29 @@ static void put_verdict(const struct table *t, const struct compare_group *g)
 	fputc('\n', t->out);
 }
 
+static void put_hypothetical(const struct table *t, const struct compare_group *g)
+{
+	for (unsigned i = g->first; i < g->first + g->count; i++)
+		if (bill_is_hypothetical(&t->compare->rows[i].bill))
+			fprintf(t->out,
+				"  hypothetical: %s has no nested paging; %s is what it "
+				"would cost if it had\n",
+				g->profile->name, t->compare->rows[i].scheme->strategy);
+}
+
+static int put_varied(const struct table *t, const struct compare_group *g)
+{
+	const char **names = calloc(g->count, sizeof(*names));
+
+	if (!names)
+		return -ENOMEM;
+	compare_varied_names(t->compare, g, names);
+	for (unsigned i = 0; i < g->vary_count; i++)
+		vary_write_table(t->out, g->vary[i], names);
+	free(names);
+	return 0;
+}
+
 static void put_foot(const struct table *t)
 {
 	const struct compare *c = t->compare;
@@ -143,17 +168,20 @@ static void put_foot(const struct table *t)
 int compare_write_table(FILE *out, const struct compare *c, bool is_fancy)
 {
 	struct table t = {.out = out, .compare = c, .is_fancy = is_fancy};
+	int rc = 0;
 
 	find_columns(&t);
 	put_head(&t);
-	for (unsigned g = 0; g < c->group_count; g++) {
+	for (unsigned g = 0; g < c->group_count && !rc; g++) {
 		const struct compare_group *group = &c->groups[g];
 
 		put_heading(&t, group);
 		for (unsigned i = group->first; i < group->first + group->count; i++)
 			put_row(&t, group, i);
 		put_verdict(&t, group);
+		put_hypothetical(&t, group);
+		rc = put_varied(&t, group);
 	}
 	put_foot(&t);
-	return 0;
+	return rc;
 }

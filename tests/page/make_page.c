@@ -24,9 +24,14 @@ int main(int argc, char **argv)
 	static struct compare_world world;
 	struct error e = {0};
 	struct compare c;
+	struct vary vary;
 
-	if (argc != 3 || compare_world_init(&world) || compare_init(&c, &world.input, &e))
+	if (argc != 3 || compare_world_init(&world) || compare_init(&c, &world.input, &e) ||
+	    vary_parse(&vary, "exit.cr3_write.transition=100..9000", &e) ||
+	    compare_vary(&c, &vary, &e)) {
+		fprintf(stderr, "%s\n", e.text);
 		return 1;
+	}
 	int rc = write_file(argv[1], COMPARE_HTML, &c) || write_file(argv[2], COMPARE_JSON, &c);
 	compare_fini(&c);
 	compare_world_fini(&world);

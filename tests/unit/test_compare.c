@@ -307,6 +307,51 @@ static void test_colour_only_when_allowed(void **state)
 	compare_fini(&c);
 }
 
+/* By hand, on made-cheap: both write CR3 20 + 20 * 400 times under the shadow strategies, never
+ * under nested, so one crossing is where shadow-cache's cheaper rest is used up. */
+static void test_break_even(void **state)
+{
+	const double writes = 20 + 20 * 400;
+	struct error e = {0};
+	struct compare c;
+	struct vary v;
+
+	make(&c, &world.input);
+	assert_int_equal(vary_parse(&v, "exit.cr3_write.transition=0..50000", &e), 0);
+	assert_int_equal(compare_vary(&c, &v, &e), 0);
+	const struct vary_result *r = c.groups[0].vary[0];
+	double nested = (double)c.rows[1].bill.total.millis / 1000;
+	double cache = (double)c.rows[3].bill.total.millis / 1000 - writes * 1000;
+	bool is_there = false;
+	for (unsigned i = 0; i < r->crossing_count; i++)
+		is_there = is_there || (r->crossing[i].before == 2 && r->crossing[i].after == 0 &&
+					r->crossing[i].value > (nested - cache) / writes - 0.01 &&
+					r->crossing[i].value < (nested - cache) / writes + 0.01);
+	assert_true(is_there);
+	char *table = write_text(COMPARE_TABLE, &c, false);
+	assert_non_null(strstr(table, "If exit.cr3_write.transition were another number"));
+	assert_non_null(strstr(table, "shadow-cache:sync=oos is cheaper below it"));
+	free(table);
+	char *csv = write_text(COMPARE_CSV, &c, false);
+	assert_non_null(strstr(csv, "made-cheap,,break-even,exit.cr3_write.transition,below "
+				    "shadow-cache:sync=oos above nested:host-page=2M,cycles,"));
+	free(csv);
+	compare_fini(&c);
+}
+
+static void test_vary_of_nothing_is_refused(void **state)
+{
+	struct error e = {0};
+	struct compare c;
+	struct vary v;
+
+	make(&c, &world.input);
+	assert_int_equal(vary_parse(&v, "exit.cr3_rite.transition=0..50000", &e), 0);
+	assert_int_equal(compare_vary(&c, &v, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "exit.cr3_rite"));
+	compare_fini(&c);
+}
+
 /* ---- the JSON read by somebody else ---- */
 
 static json_int_t integer(const json_t *object, const char *key)
@@ -444,6 +489,8 @@ int main(void)
 		TEST(test_golden),
 		TEST(test_csv_has_every_sample),
 		TEST(test_colour_only_when_allowed),
+		TEST(test_break_even),
+		TEST(test_vary_of_nothing_is_refused),
 		TEST(test_json_closes_from_outside),
 		TEST(test_series_end_in_the_totals),
 		TEST(test_thin_series_keep_their_end),

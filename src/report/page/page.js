@@ -208,11 +208,18 @@ function timeChart(name, datasets, title, extra) {
 const curve = (label, colour, points, more) => Object.assign(
 	{label, borderColor: colour, backgroundColor: colour, data: points, pointRadius: points.length > 60 ? 0 : 2, borderWidth: 1.6}, more);
 
+const LEAST_PERCENT = 0.01; /* the axis is logarithmic; what is less lies on its foot */
+
 function drawTimeline(series) {
 	timeChart('timeline', series.others.map((s, i) => curve(s.strategy, PALETTE[i % PALETTE.length], s.intervals.map((one, n) => {
 		const base = series.native.intervals[n].cycles;
-		return {x: one.end, y: base ? 100 * (one.cycles - base) / base : 0};
-	}))), 'percent of native');
+		return {x: one.end, y: Math.max(LEAST_PERCENT, base ? 100 * (one.cycles - base) / base : 0)};
+	}))), 'percent of native', {
+		y: {
+			type: 'logarithmic', min: LEAST_PERCENT, title: {display: true, text: 'percent of native'},
+			ticks: {callback: (value) => (Number.isInteger(Math.log10(value)) ? `${value} %` : '')},
+		},
+	});
 }
 
 function drawModes(series) {
@@ -227,7 +234,8 @@ function drawModes(series) {
 		}), {stepped: 'before', spanGaps: true}),
 		curve(`${s.strategy}: switches`, PALETTE[i + 4], s.intervals.map((one) => ({x: one.end, y: one.switches})),
 			{yAxisID: 'switches', showLine: false, pointRadius: s.intervals.map((one) => (one.switches ? 4 : 0))}),
-	]), 'percent of references', {
+	]), '', {
+		y: {min: 0, max: 100, title: {display: true, text: 'percent of references'}},
 		switches: {position: 'right', min: 0, grid: {display: false}, title: {display: true, text: 'switches'}},
 	});
 }
@@ -268,10 +276,41 @@ function drawPhases(series) {
 		const name = series.others[order[0][1]].strategy;
 		return {
 			colour: PALETTE[order[0][1] % PALETTE.length] + 'b0',
-			lines: [name, `by ${lead.toFixed(lead < 1 ? 2 : 1)} %`, `${cell.count} intervals`],
+			lines: [name, `by ${lead.toFixed(lead < 1 ? 2 : 1)} %`, `${cell.count} interval${cell.count === 1 ? '' : 's'}`],
 			tip: order.map(([cost, i]) => `${series.others[i].strategy} ${percent(cell.native ? 100 * (cost - cell.native) / cell.native : 0)}`).join(', '),
 		};
 	}, {x: 'CR3 writes a million instructions', y: 'TLB misses for 1000 instructions', rowHeight: 52});
+}
+
+/* A chart for each number that was varied; their number is only known here. */
+function drawVaried(profile) {
+	byId('varied-section').hidden = !profile.varied.length;
+	byId('varied').replaceChildren(...profile.varied.flatMap((v, n) => {
+		const text = document.createElement('p');
+		const points = v.crossings.map((c) => `break-even at ${c.value.toFixed(1)}: ${c.below} is cheaper below, ${c.above} above`);
+		text.textContent = `${v.key}: the profile says ${v.stated} cycles (class ${v.class}); `
+			+ (points.join('; ') || 'the order is the same over the whole range') + '.';
+		const box = document.createElement('div');
+		box.className = 'chart';
+		const canvas = document.createElement('canvas');
+		canvas.id = `varied-${n}`;
+		box.append(canvas);
+		return [text, box];
+	}));
+	profile.varied.forEach((v, n) => draw(`varied-${n}`, 300, {
+		type: 'line',
+		data: {
+			datasets: Object.keys(v.points[0].totals).map((name, i) => curve(name, PALETTE[i % PALETTE.length],
+				v.points.map((p) => ({x: p.value, y: p.totals[name]})))),
+		},
+		options: {
+			parsing: false,
+			scales: {
+				x: {type: 'linear', title: {display: true, text: `${v.key}, cycles`}},
+				y: {title: {display: true, text: 'cycles of the run'}},
+			},
+		},
+	}));
 }
 
 /* ---- words ---- */
@@ -330,6 +369,7 @@ function drawAll() {
 	drawProfiles();
 	drawMatrix(profile);
 	drawSeries(profile);
+	drawVaried(profile);
 	fillTable(profile);
 	document.documentElement.dataset.charts = Object.keys(charts).sort().join(' ');
 }
