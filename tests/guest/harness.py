@@ -3,6 +3,7 @@
 A run never may end by a signal, by a sanitizer's report or not at all: that is a failure whatever else was expected.
 """
 import os
+import pathlib
 import re
 import subprocess
 import threading
@@ -36,6 +37,16 @@ class Outcome:
         if found:
             return found[0]
         return None
+
+
+def assemble(source, folder):
+    """An ELF32 Multiboot image; assembled as 64-bit objects so that one file can hold code of every mode."""
+    base = folder / source.stem
+    subprocess.run(['gcc', '-m64', '-c', '-Wa,--fatal-warnings', '-o', f'{base}.o', source], check=True)
+    subprocess.run(['ld', '-m', 'elf_x86_64', '-N', '--no-warn-rwx-segments', '-Ttext=0x100000', '-e', 'start',
+                    '-o', f'{base}.elf64', f'{base}.o'], check=True)
+    subprocess.run(['objcopy', '-O', 'elf32-i386', f'{base}.elf64', f'{base}.elf'], check=True)
+    return pathlib.Path(f'{base}.elf')
 
 
 def run(command, limit_seconds, stdin=b''):
