@@ -153,8 +153,8 @@ static int read_side(struct reader *r, const json_t *tlb, const char *key, struc
 
 static int read_walk_cache(struct reader *r, const json_t *tlb, struct walk_cache_geometry *out)
 {
-	static const char *const keys[] = {"pde", "pdpte", "pml4e", "nested_tlb",
-					   "two_dimensional"};
+	static const char *const keys[] = {"pde",	 "pdpte",  "pml4e",
+					   "nested_tlb", "shared", "two_dimensional"};
 	const json_t *object = json_object_get(tlb, "walk_cache");
 	unsigned *const slots[] = {&out->pde_entries, &out->pdpte_entries, &out->pml4e_entries,
 				   &out->nested_tlb_entries};
@@ -169,7 +169,12 @@ static int read_walk_cache(struct reader *r, const json_t *tlb, struct walk_cach
 			*slots[i] = (unsigned)(n.millis / 1000);
 	}
 	if (!rc)
+		rc = reader_bool(r, object, "shared", &out->is_shared);
+	if (!rc)
 		rc = reader_bool(r, object, "two_dimensional", &out->is_two_dimensional);
+	if (!rc && out->is_shared && (out->pdpte_entries || out->pml4e_entries))
+		rc = reader_refuse(r, "where \"shared\" is true, \"pde\" holds all levels, and "
+				      "\"pdpte\" and \"pml4e\" are 0");
 	if (!rc)
 		reader_leave(r, mark);
 	return rc;

@@ -40,6 +40,9 @@ struct walk_cache_geometry {
 	unsigned pde_entries;	/* entries that name a page table (level 2) */
 	unsigned pdpte_entries; /* level 3 */
 	unsigned pml4e_entries; /* level 4 */
+	/* AMD's page-directory cache: one array of pde_entries holds entries of every upper level
+	 * (2 and above) side by side, and the other two are 0. */
+	bool is_shared;
 	unsigned nested_tlb_entries;
 	bool is_two_dimensional; /* the caches also hold nested (host) entries */
 };

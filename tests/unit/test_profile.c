@@ -78,6 +78,7 @@ static void test_barcelona(void **state)
 	assert_int_equal(g->l2i.array[0].entries, 512);
 	assert_true(g->tagged && !g->pcid && !g->l2_unified);
 	assert_int_equal(g->walk_cache.nested_tlb_entries, 16);
+	assert_true(g->walk_cache.is_shared && g->walk_cache.pde_entries == 24);
 	assert_int_equal(p->latency[CACHE_L1D].millis, 3000);
 	assert_int_equal(profile_price(p, EVENT_EXIT_CPUID)->part[PRICE_HARDWARE].millis, 1300000);
 	profile_destroy(p);
@@ -92,7 +93,7 @@ static void test_skylake(void **state)
 	assert_int_equal(g->l2d.array[0].entries, 1536);
 	assert_int_equal(g->l2d.array[0].ways, 12);
 	assert_int_equal(g->l2i.array_count, 0);
-	assert_true(g->tagged && g->pcid && g->l2_unified);
+	assert_true(g->tagged && g->pcid && g->l2_unified && !g->walk_cache.is_shared);
 	assert_int_equal(profile_price(p, EVENT_GUEST_CR3_WRITE)->part[0].mark, MARK_READ);
 	profile_destroy(p);
 }
@@ -308,6 +309,8 @@ static const struct edit edits[] = {
 	{"\"l1d\": [", "\"l1d\": 7, \"l1x\": [", "unknown key \"l1x\""},
 	{"\"walk_cache\": {", "\"walk_cache\": {\"pte\": 3, ",
 	 ".tlb.walk_cache: unknown key \"pte\"; did you mean \"pde\"?"},
+	{"\"pdpte\": {\"value\": 0", "\"pdpte\": {\"value\": 4",
+	 ".tlb.walk_cache: where \"shared\" is true, \"pde\" holds all levels"},
 	{"\"dram\"", "\"dran\"", ".caches: unknown key \"dran\"; did you mean \"dram\"?"},
 	{"\"dram\"", "\"l4\"", ".caches: unknown key \"l4\""},
 	{"\"l2\": {", "\"l2\": {\"line\": 64, ", ".caches.l2: unknown key \"line\""},
