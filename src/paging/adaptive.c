@@ -173,6 +173,19 @@ static void begin_interval(struct adaptive *a, uint64_t now)
 	a->new_pages = 0;
 }
 
+static const uint8_t *adaptive_old_table(const struct strategy *s, gpa_t at)
+{
+	const struct strategy *c = current((const struct adaptive *)(const void *)s);
+	return c->old_table ? c->old_table(c, at) : NULL;
+}
+
+/* What --verify may expect. */
+static void take_age(struct adaptive *a)
+{
+	a->base.is_retaining = current(a)->is_retaining;
+	a->base.old_table = adaptive_old_table;
+}
+
 static void change_mode(struct adaptive *a, enum adaptive_mode from)
 {
 	struct mmu *mmu = a->base.mmu;
@@ -182,6 +195,7 @@ static void change_mode(struct adaptive *a, enum adaptive_mode from)
 		forget_tables(a);
 	ledger_charge(mmu->ledger, EVENT_PAGING_SWITCH);
 	mmu_use_entry(mmu, a->entry[a->policy.mode]);
+	take_age(a);
 	mmu_flush_tlb(mmu);
 }
 
@@ -248,6 +262,7 @@ static int adaptive_create(struct strategy **out, struct mmu *mmu, const struct 
 		return r;
 	}
 	mmu_use_entry(mmu, a->entry[ADAPTIVE_NESTED]);
+	take_age(a);
 	*out = &a->base;
 	return 0;
 }

@@ -6,14 +6,20 @@
 
 const struct strategy_entry strategy_catalogue[] = {
 	{"native", "the guest's own one-dimensional walk, nothing virtualised: the baseline",
-	 &native_ops, false, false, false},
+	 &native_ops, false, false},
 	{"nested", "two-dimensional walk: guest tables, each reference through host tables",
-	 &nested_ops, true, false, false},
+	 &nested_ops, true, false},
 	{"shadow", "virtual TLB: shadow tables built one entry per exit, emptied by a CR3 write",
-	 &shadow_ops, true, true, true},
+	 &shadow_ops, true, true},
+	{"shadow-sync", "shadow, with guest tables write-protected: what watching alone costs",
+	 &shadow_sync_ops, true, true},
+	{"shadow-prefetch", "shadow-sync, where an exit fills the whole table of the missing entry",
+	 &shadow_prefetch_ops, true, true},
+	{"shadow-cache", "shadow tables that outlive CR3 writes and follow the guest's tables",
+	 &shadow_cache_ops, true, true},
 	{"adaptive",
 	 "nested or a shadow strategy, changed by the rates of misses, CR3 and table writes",
-	 &adaptive_ops, true, true, false},
+	 &adaptive_ops, true, false},
 	{0},
 };
 

@@ -15,4 +15,7 @@ int strategy_refuse(const char *name, size_t length, struct error *e);
 extern const struct strategy_ops native_ops;
 extern const struct strategy_ops nested_ops;
 extern const struct strategy_ops shadow_ops;
+extern const struct strategy_ops shadow_sync_ops;
+extern const struct strategy_ops shadow_prefetch_ops;
+extern const struct strategy_ops shadow_cache_ops;
 extern const struct strategy_ops adaptive_ops;

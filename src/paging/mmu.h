@@ -131,7 +131,7 @@ enum mmu_walk_cache {
  * as few 2M host regions as hold them, or no two in one. */
 enum mmu_table_placement { MMU_TABLES_AS_IS, MMU_TABLES_CONFINED, MMU_TABLES_SCATTERED };
 
-#define MMU_PREFETCH_TABLE 0u /* the whole table that holds the faulting entry */
+#define MMU_PREFETCH_TABLE 1024u /* the whole table that holds the faulting entry */
 
 /* A strategy with everything that can be chosen about it. All zero but for `strategy` and
  * `geometry` is the default. What a strategy does not know it ignores; mmu_parse_strategy() refuses
@@ -155,7 +155,8 @@ struct mmu_config {
 	bool is_pf_filtered;  /* the processor tells the guest's own page faults apart: no exit */
 	bool is_cr3_exitless; /* a CR3 write to a space whose shadow is kept does not exit */
 	bool is_oos;	      /* shadow-cache: last-level tables may be out of sync; else strict */
-	unsigned prefetch_count;     /* neighbours per fill; MMU_PREFETCH_TABLE */
+	unsigned prefetch_count;     /* entries per fill, 1 (it alone) to MMU_PREFETCH_TABLE; 0:
+					the strategy's default */
 	unsigned root_count;	     /* shadow-cache: retained roots; 0: 64 */
 	uint64_t shadow_limit_bytes; /* of shadow tables; 0: 32 MiB */
 	/* adaptive: "nested" and a shadow strategy, and when to look */
@@ -224,6 +225,9 @@ struct mmu_walk_step {
 };
 /* Fills at most 6 steps; returns how many; no side effects. */
 unsigned mmu_walk_steps(const struct mmu *mmu, gva_t address, struct mmu_walk_step steps[6]);
+
+/* The invariants of a shadow strategy's tables. False: `why` says what is wrong. */
+bool mmu_audit(const struct mmu *mmu, char *why, size_t size);
 
 /* The guest wrote CR3 (state.cr3 is new already, without bit 63; `no_flush` is bit 63 with
  * CR4.PCIDE). PDPTEs are loaded by the engine. */

@@ -16,7 +16,7 @@ enum value_kind {
 	VALUE_CHOICE,	/* an enum: the index in `words` */
 	VALUE_BOOL,	/* the same for a bool */
 	VALUE_SHIFT,	/* unsigned: `words` are sizes, the value is the shift */
-	VALUE_COUNT,	/* unsigned in min..max; `words[0]`, if there is one, means `min` */
+	VALUE_COUNT,	/* unsigned in min..max; `words[0]`, if there is one, means `max` */
 	VALUE_SIZE,	/* uint64_t, bytes */
 	VALUE_NUMBER,	/* uint64_t */
 	VALUE_STRATEGY, /* const char *: a name from the catalogue */
@@ -32,7 +32,7 @@ struct key {
 };
 
 #define NESTED_LIKE " nested agile adaptive "
-#define SHADOW_LIKE " shadow shadow-sync shadow-prefetch shadow-cache adaptive "
+#define WATCHING " shadow-sync shadow-prefetch shadow-cache adaptive "
 #define CACHE_LIKE " shadow-cache agile adaptive "
 #define AT(member) offsetof(struct mmu_config, member)
 
@@ -49,14 +49,14 @@ static const struct key keys[] = {
 	{"host-levels", VALUE_COUNT, AT(host_levels), 1, 5, {NULL}, NESTED_LIKE},
 	{"walk-cache", VALUE_CHOICE, AT(walk_cache), 0, 0, {"profile", "none", "1d", "2d"}, NULL},
 	{"nested-tlb", VALUE_COUNT, AT(nested_tlb_entries), 0, 4096, {NULL}, NESTED_LIKE},
-	{"pf-filter", VALUE_BOOL, AT(is_pf_filtered), 0, 0, {"off", "on"}, SHADOW_LIKE},
+	{"pf-filter", VALUE_BOOL, AT(is_pf_filtered), 0, 0, {"off", "on"}, WATCHING},
 	{"cr3-exits", VALUE_BOOL, AT(is_cr3_exitless), 0, 0, {"on", "off"}, CACHE_LIKE},
 	{"sync", VALUE_BOOL, AT(is_oos), 0, 0, {"strict", "oos"}, CACHE_LIKE},
 	{"prefetch",
 	 VALUE_COUNT,
 	 AT(prefetch_count),
-	 0,
-	 1024,
+	 1,
+	 MMU_PREFETCH_TABLE,
 	 {"table"},
 	 " shadow-prefetch shadow-cache adaptive "},
 	{"roots", VALUE_COUNT, AT(root_count), 1, 65536, {NULL}, CACHE_LIKE},
@@ -148,6 +148,8 @@ static int set_value(const struct key *k, const char *value, struct mmu_config *
 	void *at = (char *)out + k->offset;
 	uint64_t number = k->min;
 	int word = find_word(k, value);
+	if (k->kind == VALUE_COUNT && word == 0)
+		number = k->max;
 	if (k->kind == VALUE_STRATEGY) {
 		const struct strategy_entry *s = strategy_find(value, strlen(value));
 		if (!s || strncmp(s->name, "shadow", 6) != 0)
@@ -234,7 +236,7 @@ static bool format_value(const struct key *k, const struct mmu_config *c, char *
 		snprintf(text, size, "%llu", (unsigned long long)number);
 		return c->has_nested_tlb_entries;
 	}
-	if (word)
+	if (word || (k->kind == VALUE_COUNT && k->words[0] && number == k->max))
 		return snprintf(text, size, "%s", k->words[word]);
 	return number && snprintf(text, size, "%llu", (unsigned long long)number);
 }

@@ -50,6 +50,12 @@ enum { INVLPG = -1, INVPCID_ADDRESS, INVPCID_CONTEXT, INVPCID_ALL, INVPCID_ALL_B
 struct strategy {
 	const struct strategy_ops *ops;
 	struct mmu *mmu; /* borrowed */
+	/* Answers may be as old as the last invalidation: its tables outlive a TLB miss and follow
+	 * the guest's only when told. */
+	bool is_retaining;
+	/* For --verify, of a strategy that does not follow each write at once: what the guest's
+	 * table at `a` said when it was last looked at; NULL: what it says now. May be NULL. */
+	const uint8_t *(*old_table)(const struct strategy *s, gpa_t a);
 };
 
 struct strategy_entry {
@@ -57,7 +63,5 @@ struct strategy_entry {
 	const char *text; /* one sentence of help */
 	const struct strategy_ops *ops;
 	bool is_virtualized;
-	bool is_retaining; /* its tables outlive a TLB miss: answers may be as old as the last
-			      invalidation */
 	bool is_wp_forced; /* the processor runs with CR0.WP on, whatever the guest's is */
 };

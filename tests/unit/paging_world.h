@@ -397,18 +397,18 @@ static inline void world_map(struct world *w, uint64_t at, uint64_t to, unsigned
 		unsigned here = is_wide ? 12 + 9 * (level - 1) : 12 + 10 * (level - 1);
 		unsigned index = (unsigned)(at >> here) & (is_wide ? 511 : 1023);
 		unsigned size = is_wide ? 8 : 4;
-		uint8_t *entry = memory_host(w->memory, gpa(table + index * size), size);
+		gpa_t entry = gpa(table + index * size);
 		uint64_t e = 0;
-		memcpy(&e, entry, size);
+		memory_read(w->memory, entry, &e, size);
 		if (here == shift) {
 			e = to | flags | (level > 1 ? PTE_PS : 0);
-			memcpy(entry, &e, size);
+			memory_write(w->memory, entry, &e, size);
 			return;
 		}
 		if (!(e & PTE_P)) {
 			e = *next | PTE_P | PTE_W | PTE_U;
 			*next += 4096;
-			memcpy(entry, &e, size);
+			memory_write(w->memory, entry, &e, size);
 		}
 		table = e & 0x000ffffffffff000ull;
 	}
