@@ -192,8 +192,8 @@ void shadow_touch(struct shadow *s, uint32_t page)
 
 void shadow_set_pointer(struct shadow *s, uint32_t at, uint32_t child, uint64_t size_code)
 {
-	*shadow_entry(s, at) =
-		table_pool_hpa(&s->pool, child).v | size_code | PTE_P | PTE_W | PTE_U;
+	*shadow_entry(s, at) = table_pool_hpa(&s->pool, child).v | size_code | PTE_P | PTE_W |
+			       PTE_U;
 	s->pages[shadow_page_of(at)].used_count++;
 	link_in(s, at);
 }
@@ -226,8 +226,8 @@ void shadow_clear_entry(struct shadow *s, uint32_t at)
 		return;
 	}
 	struct shadow_page *p = &s->pages[shadow_page_of(at)];
-	uint32_t child =
-		shadow_is_leaf(*entry, p->role.level) ? SHADOW_NONE : shadow_child(s, *entry);
+	uint32_t child = shadow_is_leaf(*entry, p->role.level) ? SHADOW_NONE
+							       : shadow_child(s, *entry);
 	link_out(s, at);
 	*entry = 0;
 	p->used_count--;

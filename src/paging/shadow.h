@@ -53,11 +53,11 @@
 #define SHADOW_NONE UINT32_MAX
 
 struct shadow_policy {
-	bool is_watching;   /* guest tables are write-protected */
-	bool is_keeping;    /* spaces survive CR3 writes */
-	bool is_updating;   /* a write to a table renews its shadow's entries; else drops them */
-	bool is_oos;	    /* last-level tables go out of sync at their first write */
-	bool is_zapping;    /* a table written again and again without use loses its shadows */
+	bool is_watching;    /* guest tables are write-protected */
+	bool is_keeping;     /* spaces survive CR3 writes */
+	bool is_updating;    /* a write to a table renews its shadow's entries; else drops them */
+	bool is_oos;	     /* last-level tables go out of sync at their first write */
+	bool is_zapping;     /* a table written again and again without use loses its shadows */
 	bool is_pf_filtered; /* not-present entries are told apart */
 	bool is_cr3_exitless;
 	unsigned prefetch_count; /* entries in the group around the faulting one; 1: it alone */
@@ -86,7 +86,7 @@ struct shadow_page {
 			 32 bytes */
 	union shadow_role role;
 	uint32_t hash_next;
-	uint32_t parents; /* first entry that points here */
+	uint32_t parents;      /* first entry that points here */
 	uint32_t newer, older; /* by last use */
 	uint16_t used_count;   /* present entries */
 	bool is_root;	       /* among the retained roots */
@@ -143,20 +143,20 @@ struct shadow {
 	uint32_t epoch;
 	uint32_t newest, oldest;
 	uint32_t live_count;
-	uint32_t root;			/* of the current space; SHADOW_NONE: none yet */
-	uint32_t *roots;		/* retained, the last used first */
+	uint32_t root;	 /* of the current space; SHADOW_NONE: none yet */
+	uint32_t *roots; /* retained, the last used first */
 	unsigned root_count;
 	struct shadow_unsync *unsync;
 	uint32_t unsync_count, unsync_room;
 	const struct paging_mode *mode; /* of the tables */
 	union shadow_role controls;	/* the guest's present is_wp, is_smep, is_smap */
 	struct shadow_context context;
-	uint64_t pdpte[4];		/* the guest's, that the root derives from */
+	uint64_t pdpte[4]; /* the guest's, that the root derives from */
 	unsigned page_shift_max;
 	const struct walk_result *walk; /* an observer's, while it fills: what the primary is about
 					   to set; else NULL */
-	bool is_flush_due; /* the TLBs may hold what the shadow no longer says */
-	uint32_t audited;  /* pages, in turn, in hard mode */
+	bool is_flush_due;		/* the TLBs may hold what the shadow no longer says */
+	uint32_t audited;		/* pages, in turn, in hard mode */
 };
 
 /* What the hardware found. */
@@ -247,7 +247,7 @@ bool shadow_is_forced(const struct walk_context *c, unsigned guest_flags, enum a
 
 enum shadow_outcome {
 	SHADOW_FILLED,
-	SHADOW_EMULATE, /* the page is protected: the write is to be done for the guest */
+	SHADOW_EMULATE,	 /* the page is protected: the write is to be done for the guest */
 	SHADOW_UNSYNCED, /* filled; the page is a table that may now be written */
 };
 

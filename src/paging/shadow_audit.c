@@ -168,8 +168,8 @@ bool shadow_audit_page(const struct shadow *s, uint32_t page, char *why, size_t 
 		return wrong(&a, "page %u: %u entries, %u counted", page, used_count,
 			     p->used_count);
 	if (is_watched_table(s, p) && shadow_frame_of(s, p->gfn)) {
-		bool is_flagged =
-			memory_page_flags(s->mmu->memory, gpa_from_gfn(p->gfn)) & PAGE_TABLE;
+		bool is_flagged = memory_page_flags(s->mmu->memory, gpa_from_gfn(p->gfn)) &
+				  PAGE_TABLE;
 		if (is_out_of_sync(s, p) ? p->role.level > 1 : !is_flagged)
 			return wrong(&a, "table %#" PRIx64 " at level %u: nobody watches it",
 				     p->gfn, p->role.level);
@@ -214,8 +214,8 @@ static bool audit_frames(const struct audit *a)
 	for (uint32_t page = s->newest; page != SHADOW_NONE; page = s->pages[page].older)
 		live += is_watched_table(s, &s->pages[page]) &&
 			shadow_frame_of(s, s->pages[page].gfn) != NULL;
-	return live == table_count || wrong(a, "%" PRIu64 " shadows of tables, %" PRIu64 " counted",
-					    live, table_count);
+	return live == table_count ||
+	       wrong(a, "%" PRIu64 " shadows of tables, %" PRIu64 " counted", live, table_count);
 }
 
 static bool audit_regions(const struct audit *a)

@@ -266,6 +266,7 @@ struct descent {
 	unsigned flags; /* of the leaf */
 	unsigned step;	/* of r, for the page's own level */
 	uint64_t code;
+	bool is_let_go;
 };
 
 static union shadow_role direct_role(const struct shadow *s, unsigned level,
@@ -323,17 +324,14 @@ static enum shadow_outcome place(struct shadow *s, uint32_t at, const struct des
 {
 	unsigned level = s->pages[shadow_page_of(at)].role.level;
 	uint64_t gfn = align_down(d->r->gpa.v, BIT(s->mode->level[level].shift)) >> PAGE_SHIFT;
-	enum shadow_outcome outcome = SHADOW_FILLED;
-	if (kind == ACCESS_WRITE && level == 1 && shadow_is_protected(s, gfn))
-		outcome = s->policy.is_oos && shadow_let_go(s, gfn) ? SHADOW_UNSYNCED
-								    : SHADOW_EMULATE;
+	bool is_refused = kind == ACCESS_WRITE && level == 1 && shadow_is_protected(s, gfn);
 	/* What the TLBs hold of the old entry is the guest's to invalidate; a changed frame in a
 	 * table that is watched was seen before. */
 	bool was_due = s->is_flush_due;
 	shadow_clear_entry(s, at);
 	s->is_flush_due = was_due;
 	shadow_set_leaf(s, at, leaf_entry(s, gfn, level, d->flags, d->code));
-	return outcome;
+	return is_refused ? SHADOW_EMULATE : d->is_let_go ? SHADOW_UNSYNCED : SHADOW_FILLED;
 }
 
 static void note_use(struct shadow *s, uint32_t page)
@@ -348,6 +346,10 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 				unsigned flags, enum access_kind kind)
 {
 	struct descent d = {.r = r, .flags = flags};
+	uint64_t gfn = gpa_gfn(r->gpa);
+	/* Before anything is linked: large pages may come together again when a table goes. */
+	if (kind == ACCESS_WRITE && s->policy.is_oos && shadow_is_protected(s, gfn))
+		d.is_let_go = shadow_let_go(s, gfn);
 	uint32_t page = shadow_take_root(s);
 	unsigned top = s->mode->level_count;
 	unsigned guest_leaf = r->step[r->step_count - 1].level;
@@ -358,7 +360,7 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 		if (s->policy.is_watching)
 			note_use(s, page);
 		if (level <= guest_leaf) {
-			unsigned shift = shadow_shift_at(s, r->gpa.v >> PAGE_SHIFT, r->page_shift);
+			unsigned shift = shadow_shift_at(s, gfn, r->page_shift);
 			if (s->mode->level[level].shift <= shift)
 				return place(s, at, &d, kind);
 		}

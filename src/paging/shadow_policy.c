@@ -308,8 +308,8 @@ static void keeping_invalidate(struct strategy *strategy, int type, unsigned pci
 	unsigned present = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0;
 	charge_exit(s, EVENT_EXIT_INVLPG);
 	/* Other spaces are brought in sync when CR3 names them again. */
-	bool is_present = type == INVLPG || type == INVPCID_ALL ||
-			  type == INVPCID_ALL_BUT_GLOBAL || pcid == present;
+	bool is_present = type == INVLPG || type == INVPCID_ALL || type == INVPCID_ALL_BUT_GLOBAL ||
+			  pcid == present;
 	if (is_present && (type == INVLPG || type == INVPCID_ADDRESS))
 		shadow_sync_address(s, address);
 	else if (is_present)
@@ -341,11 +341,11 @@ static void keeping_controls_changed(struct strategy *strategy)
 	resume(s);
 }
 
-#define SHADOW_OPS(create_, cr3_, invalidate_, controls_)                                        \
-	{                                                                                          \
-		.create = create_, .destroy = policy_destroy, .fill = policy_fill,                 \
-		.cr3_written = cr3_, .invalidate = invalidate_, .reset = policy_reset,             \
-		.controls_changed = controls_, .memory_changed = policy_reset,                     \
+#define SHADOW_OPS(create_, cr3_, invalidate_, controls_)                              \
+	{                                                                              \
+		.create = create_, .destroy = policy_destroy, .fill = policy_fill,     \
+		.cr3_written = cr3_, .invalidate = invalidate_, .reset = policy_reset, \
+		.controls_changed = controls_, .memory_changed = policy_reset,         \
 	}
 
 const struct strategy_ops shadow_ops =

@@ -1,6 +1,7 @@
 /*
  * Spaces: which shadow page the hardware's CR3 names. The retained roots are a short list, the last
- * used first; one that falls out of it is dropped, and what lies below stays until it is the oldest.
+ * used first; one that falls out of it is dropped, and what lies below stays until it is the
+ * oldest.
  */
 #include "paging/shadow.h"
 

@@ -248,8 +248,8 @@ static void refresh_snapshot(struct shadow *s, uint32_t page, unsigned index)
 	uint8_t *snapshot = s->unsync[f->unsync_slot - 1].snapshot;
 	unsigned guest_index = bytes == 4 ? p->role.quadrant * 512 + index : index;
 	if (snapshot)
-		memcpy(snapshot + guest_index * bytes,
-		       table_bytes(s, p->gfn) + guest_index * bytes, bytes);
+		memcpy(snapshot + guest_index * bytes, table_bytes(s, p->gfn) + guest_index * bytes,
+		       bytes);
 }
 
 void shadow_sync_address(struct shadow *s, gva_t address)
@@ -258,8 +258,8 @@ void shadow_sync_address(struct shadow *s, gva_t address)
 	if (page == SHADOW_NONE || !s->unsync_count)
 		return;
 	for (unsigned level = s->mode->level_count; level > 1; level--) {
-		uint64_t entry = *shadow_entry(s, page * SHADOW_ENTRIES +
-						  shadow_index(s, level, address));
+		uint64_t entry =
+			*shadow_entry(s, page * SHADOW_ENTRIES + shadow_index(s, level, address));
 		if (!(entry & PTE_P) || shadow_is_leaf(entry, level))
 			return;
 		page = shadow_child(s, entry);
