@@ -320,7 +320,7 @@ void verify_end(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_
 {
 	struct verify *v = mmu->private->verify;
 	const char *wrong = NULL;
-	if (r->outcome == WALK_OK && mmu->private->entry->is_retaining) {
+	if (r->outcome == WALK_OK && mmu->private->strategy->is_retaining) {
 		uint64_t page = address.v >> r->page_shift;
 		uint64_t frame = r->gpa.v - (address.v & (BIT(r->page_shift) - 1));
 		make_room(v);
