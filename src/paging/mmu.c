@@ -200,6 +200,7 @@ static void answer(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 	uint64_t offset = address.v & (BIT(entry->page_shift) - 1);
 	out->gpa = gpa(entry->frame + offset);
 	out->guest_shift = entry->guest_shift;
+	out->is_global = entry->flags & WALK_G;
 	locate(mmu, entry->host ? entry->host + offset : NULL, out);
 	if (is_held_by_all)
 		fast_map_fill(mmu, address, kind, mode, entry, out);
@@ -210,6 +211,7 @@ static void identity(struct mmu *mmu, gva_t address, enum access_kind kind, enum
 {
 	out->gpa = gpa(address.v);
 	out->guest_shift = PAGE_SHIFT;
+	out->is_global = false;
 	locate(mmu, NULL, out);
 	fast_map_fill(mmu, address, kind, mode, NULL, out);
 }
@@ -291,6 +293,12 @@ static bool translate_unmodelled(struct mmu *mmu, gva_t address, enum access_kin
 	}
 	out->gpa = t.gpa;
 	out->guest_shift = t.is_uncached ? 0 : t.guest_shift;
+	out->is_global = t.flags & WALK_G;
+	if (kind == ACCESS_FETCH) {
+		unsigned half = address.v >> 63;
+		mmu->has_large_code[half] |= t.guest_shift > PAGE_SHIFT;
+		mmu->has_local_code[half] |= !out->is_global;
+	}
 	locate(mmu, t.host, out);
 	if (!t.is_uncached)
 		fast_map_fill(mmu, address, kind, mode, NULL, out);
@@ -318,6 +326,7 @@ bool mmu_translate(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 	} else {
 		out->gpa = uncached.gpa;
 		out->guest_shift = 0;
+		out->is_global = false;
 		locate(mmu, uncached.host, out);
 	}
 	if (unlikely(mmu->private->data_count) && kind != ACCESS_FETCH)

@@ -52,6 +52,7 @@ struct mmu_page {
 				memory_notify_write() */
 	uint8_t guest_shift; /* of the guest's page: INVLPG drops all of it; 0: must not be
 				remembered */
+	bool is_global;	     /* outlives CR3 writes */
 };
 
 #ifdef GNOMON_HARD
@@ -108,6 +109,9 @@ struct mmu {
 	 * fast map and the engine's own TLB goes straight to the strategy. tlb.* then counts those.
 	 */
 	struct mmu_listener listener;
+	/* Was there ever a fetch from a large page, from a page that is not global? By half of the
+	 * address space, [1] is the kernel's. What such a listener must do when told depends on it. */
+	bool has_large_code[2], has_local_code[2];
 	bool is_unmodelled;
 	const char *difference; /* set once --verify found a difference: both sides as text, owned
 				   by the mmu */

@@ -146,24 +146,47 @@ static struct space *make_spaces(unsigned count)
 	return p;
 }
 
+static void drop_page(struct trans_vcpu *t, uint64_t address)
+{
+	bool is_large_code = t->c->mmu->has_large_code[address >> 63];
+	space_drop_page(t->kernel, address, is_large_code);
+	space_drop_page(t->kernel_ac, address, is_large_code);
+	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
+		if (t->user[k].is_valid)
+			space_drop_page(&t->user[k], address, is_large_code);
+}
+
+/* CR3 was written. User spaces are told apart by all of CR3, so only those with the new one's PCID
+ * have anything that its loading flushes; without PCIDs each is flushed when it is loaded. */
+static void switch_space(struct trans_vcpu *t, bool is_flush)
+{
+	const struct vcpu_state *s = t->c->s;
+	bool is_local = t->c->mmu->has_local_code[1];
+	space_drop_local(t->kernel, is_local);
+	space_drop_local(t->kernel_ac, is_local);
+	for (unsigned k = 0; is_flush && k < SPACE_USER_COUNT; k++) {
+		struct space *p = &t->user[k];
+		bool is_same =
+			s->cr4 & CR4_PCIDE ? !((p->cr3 ^ s->cr3) & 0xfff) : p->cr3 == s->cr3;
+		if (p->is_valid && is_same)
+			space_flush(p);
+	}
+}
+
 static void mmu_flushed(void *opaque, enum mmu_flush what, gva_t address)
 {
 	struct trans_vcpu *t = opaque;
-	if (what == MMU_FLUSH_PAGE) {
-		space_drop_page(t->kernel, address.v);
-		space_drop_page(t->kernel_ac, address.v);
-		space_flush_jumps(t->kernel);
-		space_flush_jumps(t->kernel_ac);
-		for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
-			space_drop_page(&t->user[k], address.v);
-			space_flush_jumps(&t->user[k]);
-		}
-		return;
+	switch (what) {
+	case MMU_FLUSH_PAGE: drop_page(t, address.v); return;
+	case MMU_FLUSH_SPACE:
+	case MMU_SWITCH_SPACE: switch_space(t, what == MMU_FLUSH_SPACE); return;
+	case MMU_FLUSH_ALL: break;
 	}
 	space_flush(t->kernel);
 	space_flush(t->kernel_ac);
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
-		space_flush(&t->user[k]);
+		if (t->user[k].is_valid)
+			space_flush(&t->user[k]);
 }
 
 static void page_flagged(void *opaque, gpa_t page)

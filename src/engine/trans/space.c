@@ -1,9 +1,12 @@
 /* The translator's TLBs: filling, and the several ways of forgetting. See space.h. */
 #include "engine/trans/space.h"
 
+#include <string.h>
+
 static void empty_slot(struct space *p, unsigned slot)
 {
-	p->tlb[slot] = (struct space_entry){space_empty_tag(slot), space_empty_tag(slot), NULL, 0};
+	p->tlb[slot] = (struct space_entry){.read = space_empty_tag(slot),
+					    .write = space_empty_tag(slot)};
 }
 
 void space_init(struct space *p)
@@ -23,6 +26,10 @@ void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, 
 	if (e->page != host || e->read != number)
 		empty_slot(p, slot);
 	e->page = host;
+	e->guest_shift = page->guest_shift;
+	p->has_large[address >> 63] |= page->guest_shift > PAGE_SHIFT;
+	if (!page->is_global)
+		p->tlb_local[slot / 64] |= BIT(slot % 64);
 	e->read = number; /* what may be written may be read */
 	if (is_write)
 		e->write = number;
@@ -34,8 +41,9 @@ static void flush_tlb(struct space *p)
 	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_used); w++) {
 		for (uint64_t used = p->tlb_used[w]; used; used &= used - 1)
 			empty_slot(p, w * 64 + (unsigned)__builtin_ctzll(used));
-		p->tlb_used[w] = 0;
+		p->tlb_used[w] = p->tlb_local[w] = 0;
 	}
+	p->has_large[0] = p->has_large[1] = false;
 }
 
 void space_flush_jumps(struct space *p)
@@ -45,6 +53,9 @@ void space_flush_jumps(struct space *p)
 			p->jump_rip[w * 64 + (unsigned)__builtin_ctzll(used)] = SPACE_JUMP_NOWHERE;
 		p->jump_used[w] = 0;
 	}
+	memset(p->code_pages, 0, sizeof(p->code_pages));
+	memset(p->code_regions, 0, sizeof(p->code_regions));
+	p->has_low_jumps = false;
 }
 
 void space_flush(struct space *p)
@@ -53,10 +64,43 @@ void space_flush(struct space *p)
 	space_flush_jumps(p);
 }
 
-void space_drop_page(struct space *p, uint64_t address)
+/* Entries of the large page that `address` lies in. */
+static void drop_large(struct space *p, uint64_t address)
 {
-	unsigned slot = space_slot(address);
-	empty_slot(p, slot);
+	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_used); w++)
+		for (uint64_t used = p->tlb_used[w]; used; used &= used - 1) {
+			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
+			const struct space_entry *e = &p->tlb[slot];
+			if (e->guest_shift > PAGE_SHIFT && !((e->read ^ address) >> e->guest_shift))
+				empty_slot(p, slot);
+		}
+}
+
+static bool is_set(const uint64_t *bits, uint64_t n)
+{
+	n %= SPACE_CODE_BITS;
+	return bits[n / 64] >> (n % 64) & 1;
+}
+
+void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
+{
+	if (p->has_large[address >> 63])
+		drop_large(p, address);
+	empty_slot(p, space_slot(address));
+	if (is_large_code ? is_set(p->code_regions, address >> 21)
+			  : is_set(p->code_pages, address >> PAGE_SHIFT))
+		space_flush_jumps(p);
+}
+
+void space_drop_local(struct space *p, bool drops_code)
+{
+	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_local); w++) {
+		for (uint64_t local = p->tlb_local[w]; local; local &= local - 1)
+			empty_slot(p, w * 64 + (unsigned)__builtin_ctzll(local));
+		p->tlb_local[w] = 0;
+	}
+	if (drops_code || p->has_low_jumps)
+		space_flush_jumps(p);
 }
 
 void space_protect(struct space *p, const uint8_t *host)

@@ -30,11 +30,13 @@
 #define SPACE_ENTRY_SHIFT 5
 #define SPACE_JUMP_NOWHERE 0x8000000000000001ull /* never RIP: not canonical */
 #define SPACE_USER_COUNT 8
+#define SPACE_CODE_BITS 4096u
 
 struct space_entry {
 	uint64_t read, write;
 	uint8_t *page;
-	uint64_t unused;
+	uint8_t guest_shift; /* of the guest's page */
+	uint8_t unused[7];
 };
 
 struct space {
@@ -43,7 +45,12 @@ struct space {
 	const uint8_t *jump_code[SPACE_JUMP_COUNT];
 	uint64_t tlb_used[(SPACE_TLB_COUNT + 63) / 64];	  /* slots that may be filled */
 	uint64_t jump_used[(SPACE_JUMP_COUNT + 63) / 64]; /* likewise */
-	uint64_t cr3;					  /* of a user's space */
+	uint64_t tlb_local[(SPACE_TLB_COUNT + 63) / 64];  /* ... with pages that are not global */
+	uint64_t code_pages[SPACE_CODE_BITS / 64];   /* pages that jump_rip may name, hashed */
+	uint64_t code_regions[SPACE_CODE_BITS / 64]; /* their 2 MiB, hashed */
+	bool has_large[2]; /* entries of large pages, by half */
+	bool has_low_jumps;
+	uint64_t cr3; /* of a user's space */
 	uint64_t last_use;
 	bool is_valid; /* has a space, user's ones */
 };
@@ -70,7 +77,11 @@ void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, 
 void space_flush(struct space *p);
 /* Forgets where branches lead. */
 void space_flush_jumps(struct space *p);
-void space_drop_page(struct space *p, uint64_t address);
+/* A page is invalidated; with `is_large_code` its code may lie anywhere in 2 MiB. */
+void space_drop_page(struct space *p, uint64_t address, bool is_large_code);
+/* What a CR3 write takes from a space that several address spaces share; with `drops_code` the code
+ * of the upper half, too. */
+void space_drop_local(struct space *p, bool drops_code);
 /* No write to the page at `host` goes unheard from now on. */
 void space_protect(struct space *p, const uint8_t *host);
 
@@ -80,6 +91,10 @@ static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *
 	p->jump_rip[slot] = rip;
 	p->jump_code[slot] = code;
 	p->jump_used[slot / 64] |= BIT(slot % 64);
+	unsigned page = (rip >> PAGE_SHIFT) % SPACE_CODE_BITS, region = (rip >> 21) % SPACE_CODE_BITS;
+	p->code_pages[page / 64] |= BIT(page % 64);
+	p->code_regions[region / 64] |= BIT(region % 64);
+	p->has_low_jumps |= !(rip >> 63);
 }
 
 static inline void space_forget(struct space *p, uint64_t rip)
