@@ -492,6 +492,8 @@ void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, u
 	bool is_flush = cr0 & CR0_PG || cr4 & CR4_FLUSHES || efer & (EFER_NXE | EFER_LMA);
 	fast_map_empty(mmu);
 	mmu_tell(mmu, MMU_FLUSH_ALL, gva(0)); /* what it remembers are rights */
+	memset(mmu->has_large_code, false, sizeof(mmu->has_large_code));
+	memset(mmu->has_local_code, false, sizeof(mmu->has_local_code));
 	FOR_EACH_SCHEME(m, mmu)
 	{
 		struct mmu_private *p = m->private;

@@ -110,7 +110,8 @@ struct mmu {
 	 */
 	struct mmu_listener listener;
 	/* Was there ever a fetch from a large page, from a page that is not global? By half of the
-	 * address space, [1] is the kernel's. What such a listener must do when told depends on it. */
+	 * address space, [1] is the kernel's. What such a listener must do when told depends on it.
+	 */
 	bool has_large_code[2], has_local_code[2];
 	bool is_unmodelled;
 	const char *difference; /* set once --verify found a difference: both sides as text, owned

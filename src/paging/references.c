@@ -15,7 +15,7 @@ void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level,
 					      EVENT_REF_SHADOW_L1};
 	struct data_cache *caches = mmu->private->caches;
 	ledger_charge(mmu->ledger, (enum event)(by_level[kind] + level - 1));
-	if (!caches)
+	if (!caches || mmu->is_unmodelled)
 		return;
 	unsigned answer = address == MMU_UNCACHED ? CACHE_ARRAY_COUNT
 						  : data_cache_access(caches, address);
@@ -38,7 +38,8 @@ void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r)
 void mmu_missed_line(struct mmu *mmu, gpa_t address)
 {
 	struct mmu_private *p = mmu->private;
-	if (p->caches && !p->is_fed_data && memory_slot(mmu->memory, address))
+	if (p->caches && !mmu->is_unmodelled && !p->is_fed_data &&
+	    memory_slot(mmu->memory, address))
 		data_cache_access(p->caches, hpa_from_gpa(mmu->memory, address).v);
 }
 

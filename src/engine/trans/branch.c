@@ -42,7 +42,7 @@ static void emit_table_miss(struct work *w, uint8_t *patch, int undo_sp)
 }
 
 /* To a constant address in another page. */
-static void emit_far_exit(struct work *w, uint64_t rip)
+void emit_far_exit(struct work *w, uint64_t rip)
 {
 	struct emitter *e = &w->e;
 	unsigned slot = space_jump_slot(rip);
@@ -211,11 +211,13 @@ bool translate_branch(struct work *w)
 
 /* ---- behind the block ---- */
 
-static void emit_slow_fill(struct work *w, const struct slow *s)
+static void emit_slow_insn(struct work *w, const struct slow *s)
 {
 	struct site *site = &w->trans->sites[s->site];
-	emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, s->tag);
-	emit_call_helper(w, s->site, w->trans->to_fill);
+	if (s->kind == SLOW_FILL)
+		emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, s->tag);
+	emit_call_helper(w, s->site,
+			 s->kind == SLOW_FILL ? w->trans->to_fill : w->trans->to_interpret);
 	if (!s->after)
 		return; /* a branch: nothing comes behind it */
 	site->next = s->after + w->e.to_running;
@@ -233,8 +235,8 @@ void emit_slow(struct work *w)
 	for (unsigned k = 0; k < w->slow_count; k++) {
 		const struct slow *s = &w->slow[k];
 		emit_patch(s->patch, w->e.at);
-		if (s->kind == SLOW_FILL) {
-			emit_slow_fill(w, s);
+		if (s->kind == SLOW_FILL || s->kind == SLOW_INTERPRET) {
+			emit_slow_insn(w, s);
 		} else if (s->kind == SLOW_LINK) {
 			w->x->links[w->trans->sites[s->site].index].stub = emitter_here(&w->e);
 			emit_call_helper(w, s->site, w->trans->to_link);

@@ -213,6 +213,7 @@ enum condition {
 	CONDITION_AE = 3,
 	CONDITION_E = 4,
 	CONDITION_NE = 5,
+	CONDITION_BE = 6,
 	CONDITION_A = 7,
 	CONDITION_L = 12
 };

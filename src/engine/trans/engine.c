@@ -14,10 +14,9 @@
 
 #define WARM_COUNT 24
 
-/* May code at this state run translated? */
 static bool is_translatable(const struct interp_vcpu *c, const struct block *b)
 {
-	return c->key & KEY_CODE64 && b->gfn2 == ~0ull && !c->slow_checks && !c->mmu->is_observed;
+	return b->gfn2 == ~0ull && helper_is_translatable(c);
 }
 
 static void fill_frame(struct trans_vcpu *t)
@@ -166,8 +165,7 @@ static void switch_space(struct trans_vcpu *t, bool is_flush)
 	space_drop_local(t->kernel_ac, is_local);
 	for (unsigned k = 0; is_flush && k < SPACE_USER_COUNT; k++) {
 		struct space *p = &t->user[k];
-		bool is_same =
-			s->cr4 & CR4_PCIDE ? !((p->cr3 ^ s->cr3) & 0xfff) : p->cr3 == s->cr3;
+		bool is_same = s->cr4 & CR4_PCIDE ? !((p->cr3 ^ s->cr3) & 0xfff) : p->cr3 == s->cr3;
 		if (p->is_valid && is_same)
 			space_flush(p);
 	}
@@ -222,6 +220,8 @@ static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu
 	t->trans = trans;
 	t->start.state = &v->state;
 	t->start.t = t;
+	t->start.c = t->c;
+	t->start.requests = &v->requests;
 	trans->vcpus[v->index] = t;
 	mmu->listener = (struct mmu_listener){mmu_flushed, t};
 	mmu->is_unmodelled = true;

@@ -111,6 +111,12 @@ void helper_choose_space(struct trans_vcpu *t)
 
 /* ---- going on ---- */
 
+bool helper_is_translatable(const struct interp_vcpu *c)
+{
+	return c->key & KEY_CODE64 && (c->s->cpl == 0 || c->s->cpl == 3) && !c->slow_checks &&
+	       !c->mmu->is_observed;
+}
+
 /* The translation at RIP, if there is one and it can be found without a fault. */
 static struct translation *find_translation(struct trans_vcpu *t)
 {
@@ -129,9 +135,14 @@ static const uint8_t *go_on(struct frame *f)
 {
 	struct trans_vcpu *t = f->t;
 	struct interp_vcpu *c = t->c;
+	/* A change of mode wants a look at what may be delivered now. */
+	if (c->attention == ATTENTION_INTERRUPT && !c->s->pending_db &&
+	    c->s->activity == ACTIVITY_RUNNING &&
+	    !atomic_load_explicit(&c->v->requests, memory_order_relaxed))
+		c->attention = 0;
 	if (c->attention || c->cycles >= c->until ||
-	    atomic_load_explicit(&c->v->requests, memory_order_relaxed) || !(c->key & KEY_CODE64) ||
-	    c->slow_checks)
+	    atomic_load_explicit(&c->v->requests, memory_order_relaxed) ||
+	    !helper_is_translatable(c))
 		return leave(f);
 	f->vectors = VECTORS_OUT; /* the next block that wants them asks, and is checked */
 	helper_choose_space(t);

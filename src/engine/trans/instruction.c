@@ -192,8 +192,7 @@ static bool is_aligned_vector(const struct guest_insn *g, unsigned size_bytes)
 	}
 }
 
-/* 0..15, 16..19 for AH..BH, or -1. */
-static int general_register(ZydisRegister r)
+int general_register(ZydisRegister r)
 {
 	if (r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15)
 		return (int)(r - ZYDIS_REGISTER_RAX);

@@ -5,8 +5,8 @@
 
 static void empty_slot(struct space *p, unsigned slot)
 {
-	p->tlb[slot] = (struct space_entry){.read = space_empty_tag(slot),
-					    .write = space_empty_tag(slot)};
+	p->tlb[slot] =
+		(struct space_entry){.read = space_empty_tag(slot), .write = space_empty_tag(slot)};
 }
 
 void space_init(struct space *p)

@@ -23,7 +23,7 @@
 #define SPACE_JUMP_BITS 1
 #else
 #define SPACE_TLB_BITS 12
-#define SPACE_JUMP_BITS 12
+#define SPACE_JUMP_BITS 14
 #endif
 #define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
 #define SPACE_JUMP_COUNT (1u << SPACE_JUMP_BITS)
@@ -46,9 +46,9 @@ struct space {
 	uint64_t tlb_used[(SPACE_TLB_COUNT + 63) / 64];	  /* slots that may be filled */
 	uint64_t jump_used[(SPACE_JUMP_COUNT + 63) / 64]; /* likewise */
 	uint64_t tlb_local[(SPACE_TLB_COUNT + 63) / 64];  /* ... with pages that are not global */
-	uint64_t code_pages[SPACE_CODE_BITS / 64];   /* pages that jump_rip may name, hashed */
-	uint64_t code_regions[SPACE_CODE_BITS / 64]; /* their 2 MiB, hashed */
-	bool has_large[2]; /* entries of large pages, by half */
+	uint64_t code_pages[SPACE_CODE_BITS / 64];	  /* pages that jump_rip may name, hashed */
+	uint64_t code_regions[SPACE_CODE_BITS / 64];	  /* their 2 MiB, hashed */
+	bool has_large[2];				  /* entries of large pages, by half */
 	bool has_low_jumps;
 	uint64_t cr3; /* of a user's space */
 	uint64_t last_use;
@@ -91,7 +91,8 @@ static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *
 	p->jump_rip[slot] = rip;
 	p->jump_code[slot] = code;
 	p->jump_used[slot / 64] |= BIT(slot % 64);
-	unsigned page = (rip >> PAGE_SHIFT) % SPACE_CODE_BITS, region = (rip >> 21) % SPACE_CODE_BITS;
+	unsigned page = (rip >> PAGE_SHIFT) % SPACE_CODE_BITS,
+		 region = (rip >> 21) % SPACE_CODE_BITS;
 	p->code_pages[page / 64] |= BIT(page % 64);
 	p->code_regions[region / 64] |= BIT(region % 64);
 	p->has_low_jumps |= !(rip >> 63);

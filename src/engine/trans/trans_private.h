@@ -41,9 +41,11 @@ struct frame {
 	uint64_t value; /* an operand that has to survive a second look-up */
 	struct vcpu_state *state;
 	struct trans_vcpu *t;
-	uint64_t linear; /* T1 at a helper's call */
-	uint32_t site;	 /* T0 at a helper's call */
-	uint8_t vectors; /* enum vectors */
+	struct interp_vcpu *c;
+	_Atomic uint32_t *requests; /* the vcpu's */
+	uint64_t linear;	    /* T1 at a helper's call */
+	uint32_t site;		    /* T0 at a helper's call */
+	uint8_t vectors;	    /* enum vectors */
 	uint8_t unused2[3];
 	uint64_t rax;	  /* while flags are moved */
 	uint32_t c_mxcsr; /* what C runs with */
@@ -163,6 +165,8 @@ const uint8_t *helper_indirect(struct frame *f);
 const uint8_t *helper_budget(struct frame *f);
 /* A block wants the vector registers. */
 const uint8_t *helper_vectors(struct frame *f);
+/* May code at this state run translated? */
+bool helper_is_translatable(const struct interp_vcpu *c);
 /* Chooses the space of the present mode and lets GS point to it. */
 void helper_choose_space(struct trans_vcpu *t);
 /* Fills the budget from the clock's distance to its end. */

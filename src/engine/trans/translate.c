@@ -50,7 +50,8 @@ static bool is_nothing(const struct guest_insn *g)
 static void translate_one(struct work *w)
 {
 	w->slow_of_insn = w->slow_count;
-	if (!w->g->is_decoded || !(is_nothing(w->g) || translate_stack(w) || translate_copied(w)))
+	if (!w->g->is_decoded ||
+	    !(is_nothing(w->g) || translate_stack(w) || translate_system(w) || translate_copied(w)))
 		emit_interpreted(w);
 	for (unsigned k = w->slow_of_insn; k < w->slow_count; k++) {
 		w->slow[k].after = w->e.at;
@@ -109,7 +110,10 @@ static void translate_all(struct work *w, const uint8_t *bytes)
 		translate_one(w);
 	}
 	flags_to_frame(w);
-	emit_exit(w, w->x->rip + w->b->bytes, 0);
+	if (w->changes_space)
+		emit_far_exit(w, w->x->rip + w->b->bytes);
+	else
+		emit_exit(w, w->x->rip + w->b->bytes, 0);
 }
 
 struct translation *translate(struct trans_vcpu *t, struct block *b)

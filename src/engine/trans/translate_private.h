@@ -28,7 +28,7 @@ struct guest_address {
 	int64_t disp; /* the whole address if is_constant */
 };
 
-enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS };
+enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS, SLOW_INTERPRET };
 
 /* Code that is written behind the block. */
 struct slow {
@@ -55,6 +55,7 @@ struct work {
 	uint8_t live_after[BLOCK_INSNS_MAX];
 	struct slow slow[SLOW_MAX];
 	unsigned slow_count;
+	bool changes_space;    /* the block ends in another space */
 	unsigned slow_of_insn; /* the present instruction's begin here */
 };
 
@@ -106,10 +107,18 @@ bool translate_copied(struct work *w);
 /* Does it use vector registers, and will translate_copied() have it run on the host's? */
 bool is_vector(const struct guest_insn *g);
 bool translate_stack(struct work *w);
+/* 0..15, 16..19 for AH..BH, or -1. */
+int general_register(ZydisRegister r);
+
+/* ---- system.c: likewise ---- */
+
+bool translate_system(struct work *w);
 
 /* ---- branch.c ---- */
 
 bool translate_branch(struct work *w);
 /* The way out to `rip`, the n-th link of the block. */
 void emit_exit(struct work *w, uint64_t rip, unsigned n);
+/* The same where nothing is known of the page it lies in. */
+void emit_far_exit(struct work *w, uint64_t rip);
 void emit_slow(struct work *w);
