@@ -291,8 +291,13 @@ const uint8_t *helper_fill(struct frame *f)
 	bool is_bad = site->is_aligned && linear & (site->size_bytes - 1u);
 	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
 		return interpret(f, site);
-	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault))
+	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault)) {
+		/* A branch's target may be worse than its operand: the interpreter knows the order.
+		 */
+		if (!site->next)
+			return interpret(f, site);
 		interp_raise_pf(c, &site->from->block->insns[site->index], fault);
+	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
 		return interpret(f, site);
 	space_fill(t->space, linear, &page, site->is_write);
