@@ -245,6 +245,13 @@ static const struct option_row rows[] = {
 	 OPTION_CUSTOM, .set = set_report},
 	{"format", NULL, "FORMAT", "of the report: table, json or csv [table]", NULL, OPTION_CHOICE,
 	 FIELD(format), .choices = format_names},
+	{"folded", NULL, "FILE",
+	 "write folded stacks for flame graphs: event and kernel function, weighed in cycles of "
+	 "the strategy that serves the guest",
+	 NULL, OPTION_TEXT, FIELD(folded_file)},
+	{"symbols", NULL, "FILE",
+	 "the guest kernel's System.map, vmlinux or nm's output, for --folded", NULL, OPTION_TEXT,
+	 FIELD(symbols_file)},
 	{"state-hash", NULL, NULL,
 	 "print the hash of the final state: processors, devices, memory, console", NULL,
 	 OPTION_SWITCH, FIELD(wants_state_hash)},
@@ -293,6 +300,8 @@ static int check_combinations(const struct run_options *o, struct error *e)
 	if (o->is_paused && !o->gdb && !o->monitor && !takes_terminal(o->vm.serial[0]))
 		return error_set(e, -EINVAL,
 				 "--paused: nobody could let the guest go; add --gdb or --monitor");
+	if (o->symbols_file && !o->folded_file)
+		return error_set(e, -EINVAL, "--symbols: there is no --folded to name");
 	if (o->format != BILL_TABLE && !o->wants_report)
 		return error_set(e, -EINVAL, "--format: there is no --report to format");
 	return 0;

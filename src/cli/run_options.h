@@ -12,8 +12,10 @@ struct run_options {
 	const char *gdb;     /* NULL: no server */
 	bool is_paused;	     /* -S: wait for the debugger or the monitor's cont */
 	bool wants_report;
-	const char *report_file; /* NULL: standard output */
-	int format;		 /* enum bill_format */
+	const char *report_file;  /* NULL: standard output */
+	int format;		  /* enum bill_format */
+	const char *folded_file;  /* NULL: no folded stacks */
+	const char *symbols_file; /* names for them; may be NULL */
 	bool wants_state_hash;
 	bool is_quiet;
 	int log_level;

@@ -12,6 +12,8 @@
 #include "clock/clock.h"
 #include "debug/gdb.h"
 #include "debug/monitor.h"
+#include "report/folded.h"
+#include "report/symbols.h"
 #include "vm/poller.h"
 #include "vm/serial.h"
 
@@ -171,10 +173,42 @@ static int attach(struct session *s, struct error *e)
 	return 0;
 }
 
+/* Only the region of interest, once there is one. */
+static void fold(void *opaque, const struct vm_charge *c)
+{
+	struct session *s = opaque;
+
+	if (c->has_region && !s->is_folding_region) {
+		folded_restart(s->folded);
+		s->is_folding_region = true;
+	}
+	if (s->is_folding_region && !c->is_in_region)
+		folded_leave(s->folded, c->vcpu);
+	else
+		folded_charge(s->folded, c->vcpu, c->ledger, c->event, c->address);
+}
+
+static int start_folding(struct session *s, struct error *e)
+{
+	const struct run_options *o = &s->options;
+
+	if (!o->folded_file)
+		return 0;
+	int r = o->symbols_file ? symbols_load(o->symbols_file, &s->symbols, e) : 0;
+	if (r)
+		return error_prefix(e, "--symbols");
+	if (folded_create(&s->folded, vm_cpu_count(s->vm)) ||
+	    vm_on_charge(s->vm, (struct vm_charge_hook){fold, s}))
+		return error_set(e, -ENOMEM, "out of memory");
+	return 0;
+}
+
 int session_open(struct session *s, struct error *e)
 {
 	signals_block();
 	int r = vm_create(&s->vm, &s->options.vm, e);
+	if (!r)
+		r = start_folding(s, e);
 	return r ? r : attach(s, e);
 }
 
@@ -251,8 +285,45 @@ void session_close(struct session *s)
 	monitor_destroy(s->monitor);
 	signals_close(s->signals);
 	vm_destroy(s->vm);
+	folded_destroy(s->folded);
+	symbols_destroy(s->symbols);
 	if (s->say != stderr)
 		fclose(s->say);
+}
+
+static int write_folded(struct session *s, FILE *f, struct error *e)
+{
+	const struct ledger *ledgers[VM_CPUS_MAX];
+	struct report_input in = {
+		.profile = vm_profile(s->vm),
+		.ledgers = ledgers,
+		.vcpu_count = vm_cpu_count(s->vm),
+		.strategy = vm_scheme_paging(s->vm, 0),
+		.is_virtualized = vm_scheme_is_virtualized(s->vm, 0),
+	};
+
+	for (unsigned i = 0; i < in.vcpu_count; i++) {
+		ledgers[i] = vm_ledger(s->vm, i);
+		folded_finish(s->folded, i, ledgers[i]);
+	}
+	return folded_write(f, s->folded, &in, s->symbols, e);
+}
+
+int session_write_folded(struct session *s)
+{
+	const char *name = s->options.folded_file;
+	struct error e = {0};
+
+	if (!s->folded)
+		return EXIT_CODE_OK;
+	FILE *f = fopen(name, "we");
+	int r = f ? write_folded(s, f, &e) : -errno;
+	if (!f || (fclose(f) && !r))
+		r = error_set(&e, -errno, "cannot write '%s': %s", name, strerror(errno));
+	if (!r)
+		return EXIT_CODE_OK;
+	error_prefix(&e, "--folded");
+	return session_fail(s, &e);
 }
 
 int session_print_state_hash(struct session *s)

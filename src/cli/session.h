@@ -14,9 +14,11 @@
 #include "cli/signals.h"
 #include "vm/vm.h"
 
+struct folded;
 struct monitor;
 struct monitor_server;
 struct gdb;
+struct symbols;
 
 struct session {
 	const char *command; /* for messages: "run" */
@@ -29,6 +31,9 @@ struct session {
 	FILE *say; /* messages to the person: standard error as it was before --log-file took it */
 	struct bill_order bill;
 	unsigned end_requests; /* SIGINT and SIGTERM so far */
+	struct folded *folded; /* NULL unless the options want it */
+	struct symbols *symbols;
+	bool is_folding_region; /* the region of interest has begun */
 };
 
 /* The log's level and file. -1 with the message printed. */
@@ -46,5 +51,7 @@ void session_say_outcome(struct session *s, const struct vm_outcome *o);
 int session_exit_code(const struct vm_outcome *o);
 /* Prints the state hash if the options want it; an exit code. */
 int session_print_state_hash(struct session *s);
+/* Writes the folded stacks if the options want them; an exit code. */
+int session_write_folded(struct session *s);
 /* The host's monotonic time. */
 uint64_t session_now_ns(void);

@@ -33,10 +33,10 @@ enum ring { RING_KERNEL, RING_USER, RING_COUNT };
 struct ledger {
 	uint64_t count[EVENT_COUNT][RING_COUNT];
 	enum ring ring; /* kept by the engine at every change of privilege */
-	/* Told of each exit as it is charged, for the monitor's list of the last ones; mostly NULL.
-	 */
-	void (*on_exit)(void *opaque, enum event e);
-	void *on_exit_opaque; /* borrowed */
+	/* Told of each exit and each TLB miss as it is charged, for the monitor's list of the last
+	 * exits and for who wants to know where the guest was; mostly NULL. */
+	void (*on_charge)(void *opaque, enum event e);
+	void *on_charge_opaque; /* borrowed */
 };
 
 /* The exits are one run of the list. */
@@ -52,8 +52,8 @@ bool event_is_translation(enum event e);
 static inline void ledger_charge(struct ledger *l, enum event e)
 {
 	l->count[e][l->ring]++;
-	if (event_is_exit(e) && __builtin_expect(l->on_exit != NULL, 0))
-		l->on_exit(l->on_exit_opaque, e);
+	if ((event_is_exit(e) || e == EVENT_TLB_MISS) && __builtin_expect(l->on_charge != NULL, 0))
+		l->on_charge(l->on_charge_opaque, e);
 }
 
 static inline void ledger_charge_many(struct ledger *l, enum event e, uint64_t n)

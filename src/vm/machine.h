@@ -39,8 +39,9 @@ struct region {
 	struct ledger begin, inside;
 };
 
+/* Who listens to the primary's charges on one vcpu. */
 struct trace_ring {
-	struct vm_traced_exit *exits; /* config.trace_exits of them */
+	struct vm_traced_exit *exits; /* config.trace_exits of them; NULL for none */
 	uint64_t count;		      /* ever recorded */
 	struct vm *vm;
 	unsigned vcpu;
@@ -100,7 +101,8 @@ struct vm {
 	struct region *regions; /* NULL until the first mark */
 	bool is_region_open;
 	bool is_region_done;	   /* one that instruction counts bound happens once */
-	struct trace_ring *traces; /* NULL unless config.trace_exits */
+	struct trace_ring *traces; /* NULL unless config.trace_exits or charge_hook.told */
+	struct vm_charge_hook charge_hook;
 };
 
 uint64_t vm_host_ns(void);

@@ -110,10 +110,8 @@ bool vm_region_ledger(const struct vm *vm, unsigned vcpu, struct ledger *out)
 	return region_ledger(vm, 0, vcpu, out);
 }
 
-static void record(void *opaque, enum event e)
+static void remember(struct trace_ring *ring, const struct ledger *l, enum event e)
 {
-	struct trace_ring *ring = opaque;
-	const struct ledger *l = &ring->vm->ledgers[ring->vcpu];
 	ring->exits[ring->count++ % ring->vm->config.trace_exits] = (struct vm_traced_exit){
 		.instruction = ledger_total(l, EVENT_INSTRUCTION),
 		.rip = ring->vm->vcpus[ring->vcpu].state.rip,
@@ -122,24 +120,57 @@ static void record(void *opaque, enum event e)
 	};
 }
 
+static void charged(void *opaque, enum event e)
+{
+	struct trace_ring *ring = opaque;
+	struct vm *vm = ring->vm;
+	const struct vcpu_state *s = &vm->vcpus[ring->vcpu].state;
+	const struct ledger *l = &vm->ledgers[ring->vcpu];
+	if (ring->exits && event_is_exit(e))
+		remember(ring, l, e);
+	if (vm->charge_hook.told)
+		vm->charge_hook.told(vm->charge_hook.opaque,
+				     &(struct vm_charge){
+					     .ledger = l,
+					     .event = e,
+					     .address = s->seg[SEG_CS].base + s->rip,
+					     .vcpu = ring->vcpu,
+					     .has_region = vm->regions != NULL,
+					     .is_in_region = vm->is_region_open,
+				     });
+}
+
+static int make_traces(struct vm *vm)
+{
+	if (!vm->traces)
+		vm->traces = calloc(vm->config.cpu_count, sizeof(*vm->traces));
+	if (!vm->traces)
+		return -ENOMEM;
+	for (unsigned i = 0; i < vm->config.cpu_count; i++) {
+		vm->traces[i].vm = vm;
+		vm->traces[i].vcpu = i;
+		vm->ledgers[i].on_charge = charged;
+		vm->ledgers[i].on_charge_opaque = &vm->traces[i];
+	}
+	return 0;
+}
+
 int vm_trace_start(struct vm *vm)
 {
 	if (!vm->config.trace_exits)
 		return 0;
-	vm->traces = calloc(vm->config.cpu_count, sizeof(*vm->traces));
-	if (!vm->traces)
-		return -ENOMEM;
-	for (unsigned i = 0; i < vm->config.cpu_count; i++) {
-		struct trace_ring *ring = &vm->traces[i];
-		ring->exits = calloc(vm->config.trace_exits, sizeof(*ring->exits));
-		if (!ring->exits)
-			return -ENOMEM;
-		ring->vm = vm;
-		ring->vcpu = i;
-		vm->ledgers[i].on_exit = record;
-		vm->ledgers[i].on_exit_opaque = ring;
+	int r = make_traces(vm);
+	for (unsigned i = 0; i < vm->config.cpu_count && !r; i++) {
+		vm->traces[i].exits = calloc(vm->config.trace_exits, sizeof(*vm->traces[i].exits));
+		r = vm->traces[i].exits ? 0 : -ENOMEM;
 	}
-	return 0;
+	return r;
+}
+
+int vm_on_charge(struct vm *vm, struct vm_charge_hook hook)
+{
+	vm->charge_hook = hook;
+	return make_traces(vm);
 }
 
 void vm_trace_stop(struct vm *vm)

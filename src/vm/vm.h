@@ -223,6 +223,23 @@ bool vm_scheme_is_virtualized(const struct vm *vm, unsigned scheme);
 bool vm_scheme_ledger(const struct vm *vm, unsigned scheme, unsigned vcpu, bool is_region,
 		      struct ledger *out);
 
+/* An exit or a TLB miss of the primary, as it is charged, and where the guest was. */
+struct vm_charge {
+	const struct ledger *ledger; /* the vcpu's, with the event counted */
+	enum event event;
+	uint64_t address; /* linear, of the instruction; of its block where that is all that is
+			     known */
+	unsigned vcpu;
+	bool has_region, is_in_region; /* has a region of interest begun; is it open? */
+};
+
+/* Told of each, until vm_destroy(). One at a time; before the first run. -ENOMEM. */
+struct vm_charge_hook {
+	void (*told)(void *opaque, const struct vm_charge *c);
+	void *opaque; /* borrowed */
+};
+int vm_on_charge(struct vm *vm, struct vm_charge_hook hook);
+
 /* One exit that a hardware-assisted VMM would have taken. */
 struct vm_traced_exit {
 	uint64_t instruction; /* this vcpu's instructions until then */
