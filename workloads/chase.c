@@ -8,6 +8,7 @@
 #include "suite.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #define HUGE_BYTES ((size_t)2 << 20)
 
@@ -47,6 +48,8 @@ static uint64_t chase(size_t size_bytes, size_t stride, size_t step_count, int h
 	struct node *n;
 	uint64_t sum = 0;
 
+	if (huge)
+		prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 	madvise(memory, size_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 	n = link_nodes(memory, size_bytes / stride, stride);
 	measure_begin();
