@@ -2,6 +2,7 @@
  * The machine as a whole, with guests of a few bytes in real mode: how runs end, that time and
  * turns repeat, that two machines in one process do not know of each other.
  */
+#include <gnomon/mark.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cpu/exit.h"
 #include "cpu/vcpu.h"
 #include "hw/hw.h"
 #include "memory/memory.h"
@@ -285,6 +287,19 @@ static const uint8_t code_marks[] = {
 	0x4e, 0x47, 0x0f, 0xa2, 0xe4, 0x80, 0xba, 0xf4, 0x00, 0xb0, 0x01, 0xee, 0xf4,
 };
 
+/* The header that guest programs include says what the machine listens to. */
+_Static_assert(GNOMON_MARK_LEAF == MARK_LEAF, "the leaf");
+_Static_assert(GNOMON_MARK_BEGIN == VM_MARK_BEGIN, "what begins a region");
+_Static_assert(GNOMON_MARK_END == VM_MARK_END, "what ends a region");
+
+static void test_marks_are_harmless_elsewhere(void **state)
+{
+	assert_false(gnomon_mark(GNOMON_MARK_BEGIN));
+	assert_false(gnomon_mark(7));
+	gnomon_region_begin();
+	gnomon_region_end();
+}
+
 static void test_regions(void **state)
 {
 	struct guest g;
@@ -420,6 +435,7 @@ int main(void)
 		cmocka_unit_test(test_idle_time_is_skipped),
 		cmocka_unit_test(test_runs_repeat),
 		cmocka_unit_test(test_two_machines),
+		cmocka_unit_test(test_marks_are_harmless_elsewhere),
 		cmocka_unit_test(test_regions),
 		cmocka_unit_test(test_region_by_instructions),
 		cmocka_unit_test(test_region_by_text),
