@@ -17,7 +17,7 @@ enum exit_reason {
 	EXIT_INTERNAL,	 /* our own fault; `text` says which */
 };
 
-/* CPUID with EAX = 474E4F4DH ("GNOM") and the mark in ECX; include/gnomon/mark.h is for programs. */
+/* CPUID with EAX = 474E4F4DH ("GNOM") and the mark in ECX (include/gnomon/mark.h). */
 #define MARK_LEAF 0x474e4f4du
 
 struct vm_exit {
