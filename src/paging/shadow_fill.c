@@ -138,8 +138,10 @@ static unsigned narrow(const struct shadow *s, unsigned access, uint64_t e)
 static union shadow_role role_below(const struct shadow *s, const struct shadow_page *p,
 				    unsigned index, unsigned access)
 {
-	union shadow_role role = s->controls;
-	role.level = p->role.level - 1u;
+	union shadow_role role = {.level = p->role.level - 1u};
+	role.is_wp = p->role.is_wp;
+	role.is_smep = p->role.is_smep;
+	role.is_smap = p->role.is_smap;
 	if (s->policy.is_watching)
 		role.access = access;
 	if (is_two_level(s))
