@@ -240,7 +240,7 @@ static int finish(struct comparison *c, const struct vm_outcome *outcome)
 
 	if (!s->options.is_quiet || is_fault)
 		session_say_outcome(s, outcome);
-	if (session_print_state_hash(s) || session_write_folded(s))
+	if (session_check_snapshot(s) || session_print_state_hash(s) || session_write_folded(s))
 		return EXIT_CODE_VMM;
 	if (write_comparison(c, outcome, &e))
 		return session_fail(s, &e);

@@ -251,6 +251,8 @@ static const char head[] =
 	"      --strategy nested,nested:host-page=2M,shadow --profile all\n"
 	"  gnomon compare --kernel vmlinuz --initrd rd.cpio --from-text GNOMON-INIT \\\n"
 	"      --stop-after-region --vary exit.cr3_write.handling=200..4000\n"
+	"  gnomon run --kernel vmlinuz --initrd rd.cpio --snapshot mark.snap\n"
+	"  gnomon compare --restore mark.snap --stop-after-region    (boots no more)\n"
 	"\n"
 	"The guest's console is shown only with --serial stdio. A guest program brackets\n"
 	"its region of interest with CPUID marks (gnomon(1)), or --from and --to do.\n";

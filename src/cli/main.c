@@ -1,4 +1,5 @@
 /* The first word names a command; the rest is its own business. */
+#include <signal.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -11,6 +12,7 @@ const struct command cli_commands[] = {
 	 "list, show, check and compare the processors whose prices are known"},
 	{"calibrate", cmd_calibrate, "measure this machine, and write it as a profile"},
 	{"bench", cmd_bench, "measure Gnomon itself"},
+	{"snapshot", cmd_snapshot, "show what is in a snapshot"},
 	{"help", cmd_help, "help on a command"},
 	{"version", cmd_version, "print the version"},
 	{NULL, NULL, NULL},
@@ -49,6 +51,8 @@ int main(int argc, char **argv)
 {
 	if (argc < 2)
 		return cli_usage_error("", "a command is missing; usage: gnomon run --kernel FILE");
+	/* A limit on file sizes is an error of the write that meets it. */
+	signal(SIGXFSZ, SIG_IGN);
 	const char *name = argv[1];
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "-help"))
 		name = "help";

@@ -17,7 +17,7 @@ static int finish(struct session *s, const struct vm_outcome *outcome)
 	fflush(stdout);
 	if (!s->options.is_quiet || is_fault)
 		session_say_outcome(s, outcome);
-	if (session_print_state_hash(s) || session_write_folded(s))
+	if (session_check_snapshot(s) || session_print_state_hash(s) || session_write_folded(s))
 		return EXIT_CODE_VMM;
 	if (s->options.wants_report && bill_print(s->vm, &s->bill, &e)) {
 		fprintf(s->say, "gnomon run: error: --report: %s\n", e.text);

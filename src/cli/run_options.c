@@ -36,6 +36,7 @@ static int set_memory(void *target, const char *value, struct error *e)
 	/* QEMU writes -m size=1G, too. */
 	if (!strncmp(value, "size=", 5))
 		value += 5;
+	o->has_memory = true;
 	return option_parse_size(value, 1ull << 20, &o->vm.memory_bytes, e);
 }
 
@@ -46,6 +47,7 @@ static int set_cpus(void *target, const char *value, struct error *e)
 	if (!strncmp(value, "cpus=", 5))
 		value += 5;
 	int r = option_parse_number(value, 1, VM_CPUS_MAX, &n, e);
+	o->has_cpus = true;
 	if (!r)
 		o->vm.cpu_count = (unsigned)n;
 	return r;
@@ -212,6 +214,19 @@ static const struct option_row rows[] = {
 	 "ports, addresses and MSRs with nothing behind them: ignore, log or stop [ignore]", NULL,
 	 OPTION_CHOICE, FIELD(vm.unhandled), .choices = unhandled_names},
 
+	{"restore", NULL, "FILE",
+	 "go on from a snapshot instead of booting: the machine is what it was; engine, clock, "
+	 "strategy and profile are free",
+	 "Snapshots", OPTION_TEXT, FIELD(restore)},
+	{"snapshot", NULL, "FILE", "save the machine to FILE at the guest's mark 1, and end", NULL,
+	 OPTION_TEXT, FIELD(snapshot)},
+	{"snapshot-at", NULL, "N", "save after N instructions instead", NULL, OPTION_NUMBER,
+	 FIELD(snapshot_at), .min = 1, .max = UINT64_MAX - 1},
+	{"snapshot-base", NULL, "FILE", "save only what differs from this snapshot", NULL,
+	 OPTION_TEXT, FIELD(snapshot_base)},
+	{"snapshot-continue", NULL, NULL, "go on after saving", NULL, OPTION_SWITCH,
+	 FIELD(snapshot_continue)},
+
 	{"paging", NULL, "STRATEGY",
 	 "how guest addresses are translated: NAME[:KEY=VALUE]..., as the manual "
 	 "page lists them [nested]",
@@ -289,6 +304,33 @@ static bool takes_terminal(const char *spec)
 	return spec && (!strcmp(spec, "stdio") || !strcmp(spec, "mon:stdio"));
 }
 
+/* The machine of a snapshot is what its guest has seen. */
+static int check_snapshots(const struct run_options *o, struct error *e)
+{
+	const struct {
+		const char *name;
+		bool is_given;
+	} machine[] = {
+		{"kernel", o->vm.kernel},
+		{"initrd", o->vm.initrd_count},
+		{"append", o->vm.append},
+		{"kernel-format", o->vm.kernel_format != BOOT_FORMAT_AUTO},
+		{"memory", o->has_memory},
+		{"cpus", o->has_cpus},
+		{"kvmclock", !o->vm.kvm_leaves},
+		{"rtc", o->vm.has_wall_start},
+	};
+	for (size_t i = 0; o->restore && i < ARRAY_COUNT(machine); i++)
+		if (machine[i].is_given)
+			return error_set(e, -EINVAL,
+					 "--%s: the machine of --restore has its own; leave it out",
+					 machine[i].name);
+	const char *name = o->snapshot_at ? "at" : o->snapshot_base ? "base" : "continue";
+	if (!o->snapshot && (o->snapshot_at || o->snapshot_base || o->snapshot_continue))
+		return error_set(e, -EINVAL, "--snapshot-%s: there is no --snapshot FILE", name);
+	return 0;
+}
+
 static int check_combinations(const struct run_options *o, struct error *e)
 {
 	if (takes_terminal(o->monitor) &&
@@ -312,7 +354,14 @@ int run_options_complete(struct run_options *o, struct error *e)
 	if (!o->serial_count)
 		o->vm.serial[0] = takes_terminal(o->monitor) ? "null" : "stdio";
 	int r = check_combinations(o, e);
-	return r ? r : vm_config_check(&o->vm, e);
+	if (!r)
+		r = check_snapshots(o, e);
+	struct vm_config c = o->vm;
+	/* Its kernel is loaded already. The rest of the machine is checked when the file is open.
+	 */
+	if (o->restore)
+		c.kernel = o->restore;
+	return r ? r : vm_config_check(&c, e);
 }
 
 int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e)
@@ -338,6 +387,8 @@ static const char head[] =
 	"  gnomon run -kernel test.elf -m 64M -nographic -no-reboot --timeout 60\n"
 	"  gnomon run --kernel vmlinux --gdb 1234 --paused\n"
 	"      and then: gdb vmlinux -ex 'target remote :1234'\n"
+	"  gnomon run --kernel vmlinuz --initrd rd.cpio --snapshot booted.snap\n"
+	"  gnomon run --restore booted.snap --paging shadow --report\n"
 	"\n"
 	"QEMU's short spellings are understood where they mean the same. On the terminal\n"
 	"Ctrl-A x ends, Ctrl-A c changes to the monitor and back, Ctrl-A h says more.\n";

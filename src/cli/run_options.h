@@ -8,9 +8,15 @@
 struct run_options {
 	struct vm_config vm;
 	unsigned serial_count;
-	const char *monitor; /* NULL: only by Ctrl-A c */
-	const char *gdb;     /* NULL: no server */
-	bool is_paused;	     /* -S: wait for the debugger or the monitor's cont */
+	const char *monitor;	   /* NULL: only by Ctrl-A c */
+	const char *gdb;	   /* NULL: no server */
+	const char *restore;	   /* NULL: boot */
+	const char *snapshot;	   /* NULL: save nothing */
+	const char *snapshot_base; /* NULL: a whole one */
+	uint64_t snapshot_at;	   /* instructions; 0: at the guest's mark 1 */
+	bool snapshot_continue;
+	bool has_memory, has_cpus; /* --memory, --cpus were given */
+	bool is_paused;		   /* -S: wait for the debugger or the monitor's cont */
 	bool wants_report;
 	const char *report_file;  /* NULL: standard output */
 	int format;		  /* enum bill_format */

@@ -14,6 +14,7 @@
 #include "debug/monitor.h"
 #include "report/folded.h"
 #include "report/symbols.h"
+#include "snapshot/snapshot.h"
 #include "vm/poller.h"
 #include "vm/serial.h"
 
@@ -206,9 +207,13 @@ static int start_folding(struct session *s, struct error *e)
 int session_open(struct session *s, struct error *e)
 {
 	signals_block();
-	int r = vm_create(&s->vm, &s->options.vm, e);
+	int r = session_restore(s, e);
+	if (!r)
+		r = vm_create(&s->vm, &s->options.vm, e);
 	if (!r)
 		r = start_folding(s, e);
+	if (!r)
+		r = session_arm_snapshot(s, e);
 	return r ? r : attach(s, e);
 }
 
@@ -234,6 +239,7 @@ int session_exit_code(const struct vm_outcome *o)
 	case VM_END_POWER_OFF:
 	case VM_END_STOP_AT:
 	case VM_END_REGION:
+	case VM_END_SAVED:
 	case VM_END_QUIT: return EXIT_CODE_OK;
 	case VM_END_DEBUG_EXIT: return (int)((o->detail << 1 | 1) & 0xff);
 	case VM_END_PANIC: return EXIT_CODE_PANIC;
@@ -287,6 +293,7 @@ void session_close(struct session *s)
 	vm_destroy(s->vm);
 	folded_destroy(s->folded);
 	symbols_destroy(s->symbols);
+	snapshot_close(s->restored);
 	if (s->say != stderr)
 		fclose(s->say);
 }

@@ -19,10 +19,12 @@ struct monitor;
 struct monitor_server;
 struct gdb;
 struct symbols;
+struct snapshot;
 
 struct session {
 	const char *command; /* for messages: "run" */
 	struct run_options options;
+	struct snapshot *restored; /* --restore: lives as long as the machine */
 	struct vm *vm;
 	struct signals *signals;
 	struct monitor *monitor; /* of the terminal, Ctrl-A c */
@@ -34,6 +36,7 @@ struct session {
 	struct folded *folded; /* NULL unless the options want it */
 	struct symbols *symbols;
 	bool is_folding_region; /* the region of interest has begun */
+	bool is_snapshot_asked, is_saved;
 };
 
 /* The log's level and file. -1 with the message printed. */
@@ -53,5 +56,13 @@ int session_exit_code(const struct vm_outcome *o);
 int session_print_state_hash(struct session *s);
 /* Writes the folded stacks if the options want them; an exit code. */
 int session_write_folded(struct session *s);
+/* Says so if --snapshot asked for what never came; an exit code. */
+int session_check_snapshot(struct session *s);
 /* The host's monotonic time. */
 uint64_t session_now_ns(void);
+
+/* ---- session_snapshot.c, for session_open() ---- */
+/* Before the machine is made: it comes from --restore. */
+int session_restore(struct session *s, struct error *e);
+/* After it: --snapshot will happen. */
+int session_arm_snapshot(struct session *s, struct error *e);

@@ -91,7 +91,8 @@ static void ended(void *opaque, const struct vm_outcome *outcome)
 {
 	struct gdb *g = opaque;
 	bool is_good = outcome->end == VM_END_POWER_OFF || outcome->end == VM_END_STOP_AT ||
-		       outcome->end == VM_END_REGION || outcome->end == VM_END_QUIT;
+		       outcome->end == VM_END_REGION || outcome->end == VM_END_SAVED ||
+		       outcome->end == VM_END_QUIT;
 	if (g->is_running && listener_is_connected(g->listener))
 		answer(g, is_good ? "W00" : "W01");
 	g->is_running = false;

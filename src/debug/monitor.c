@@ -9,6 +9,7 @@
 
 #include "cpu/vcpu.h"
 #include "debug/monitor_private.h"
+#include "snapshot/snapshot.h"
 #include "vm/vm.h"
 
 /* ---- printing ---- */
@@ -168,6 +169,26 @@ static void run_hash(struct monitor *m, const char *rest)
 		monitor_print(m, "state hash: %s\n", text);
 }
 
+/* The file, and after a space the base of a difference. */
+static void run_snapshot(struct monitor *m, const char *rest)
+{
+	char file[MONITOR_LINE_BYTES];
+	struct error e = {0};
+	size_t length = strcspn(rest, " ");
+	const char *base = rest + length + strspn(rest + length, " ");
+	if (!length || strchr(base, ' ')) {
+		monitor_print(m, "snapshot FILE, or snapshot FILE BASE to save the difference\n");
+		return;
+	}
+	memcpy(file, rest, length);
+	file[length] = 0;
+	if (snapshot_save(m->vm, file, *base ? base : NULL, &e))
+		monitor_print(m, "%s\n", e.text);
+	else
+		monitor_print(m, "saved to %s after %llu instructions\n", file,
+			      (unsigned long long)vm_instructions_ever(m->vm));
+}
+
 static void run_cpu(struct monitor *m, const char *rest)
 {
 	char *end;
@@ -197,6 +218,8 @@ static const struct monitor_command commands[] = {
 	{"cont", "", "let it go on", run_continue},
 	{"step", "", "hold it and execute one instruction", run_step},
 	{"hash", "", "the hash of the machine's state", run_hash},
+	{"snapshot", "FILE", "save the machine; SNAPSHOT after it: only what differs from that one",
+	 run_snapshot},
 	{"nmi", "", "a non-maskable interrupt for vcpu 0", run_nmi},
 	{"system_powerdown", "", "press the power button", run_powerdown},
 	{"system_reset", "", "reset the machine and boot again", run_reset},

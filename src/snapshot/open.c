@@ -266,6 +266,5 @@ void snapshot_configure(struct snapshot *s, struct vm_config *c)
 	c->memory_bytes = m->memory_bytes;
 	c->cpu_count = m->vcpu_count;
 	c->kvm_leaves = m->model.kvm_leaves;
-	c->clock = m->clock;
 	c->seed = m->seed;
 }

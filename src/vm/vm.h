@@ -116,6 +116,7 @@ enum vm_end {
 	VM_END_DEBUG_EXIT, /* the guest wrote to isa-debug-exit; `detail` is the value */
 	VM_END_STOP_AT,	   /* --stop-at's text was printed */
 	VM_END_REGION,	   /* ends_with_region: it is over */
+	VM_END_SAVED,	   /* a snapshot was taken, for which the run was made */
 	VM_END_QUIT,	   /* Ctrl-A x, the monitor's quit, gdb's kill */
 	VM_END_PANIC,
 	VM_END_TRIPLE_FAULT,

@@ -1,5 +1,6 @@
 /* The command line: every spelling, every kind of value, and messages that name the option and what
  * would be right. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -250,6 +251,37 @@ static void test_help(void **state)
 	}
 }
 
+/* What a snapshot decides cannot be chosen again; the rest can. */
+static void test_snapshots(void **state)
+{
+	static const char *const machine[][2] = {
+		{"--kernel", "k"},	    {"--initrd", "i"},	     {"--append", "a"},
+		{"--kernel-format", "raw"}, {"--memory", "512M"},    {"--cpus", "1"},
+		{"--kvmclock", "off"},	    {"--rtc", "2024-05-31"},
+	};
+	assert_int_equal(parse("--restore", "s", NULL), 0);
+	assert_string_equal(options.restore, "s");
+	assert_int_equal(parse("--restore", "s", "--paging", "shadow", "--clock", "real",
+			       "--profile", "k10-2350", "--cpu", "max", "--snapshot", "t",
+			       "--snapshot-at", "7", NULL),
+			 0);
+	assert_int_equal(options.snapshot_at, 7);
+	for (size_t i = 0; i < ARRAY_COUNT(machine); i++) {
+		assert_int_equal(parse("--restore", "s", machine[i][0], machine[i][1], NULL),
+				 -EINVAL);
+		assert_says(machine[i][0]);
+		assert_says("leave it out");
+	}
+	assert_int_equal(parse("--kernel", "k", "--snapshot-at", "7", NULL), -EINVAL);
+	assert_says("--snapshot-at");
+	assert_int_equal(parse("--kernel", "k", "--snapshot-base", "b", NULL), -EINVAL);
+	assert_says("--snapshot-base");
+	assert_int_equal(parse("--kernel", "k", "--snapshot-continue", NULL), -EINVAL);
+	assert_says("--snapshot-continue");
+	assert_int_equal(parse("--kernel", "k", "--snapshot", "f", "--snapshot-at", "0", NULL),
+			 -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -257,7 +289,8 @@ int main(void)
 		cmocka_unit_test(test_values),	     cmocka_unit_test(test_dates),
 		cmocka_unit_test(test_sizes),	     cmocka_unit_test(test_unknown_options),
 		cmocka_unit_test(test_wrong_values), cmocka_unit_test(test_combinations),
-		cmocka_unit_test(test_nearest),	     cmocka_unit_test(test_help),
+		cmocka_unit_test(test_snapshots),    cmocka_unit_test(test_nearest),
+		cmocka_unit_test(test_help),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
