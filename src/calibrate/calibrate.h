@@ -3,11 +3,11 @@
  *
  * What user space can time is measured: latencies of caches and memory with small and large pages,
  * how far the TLBs reach, system calls, faults, signals, context switches, locked instructions,
- * CPUID, and exits through /dev/kvm where it opens. Every figure is a median of many with its
- * spread, because the machine is often a noisy virtual one; latencies are counted in cycles by
- * timing a chain of additions beside them, so that a changing clock rate cancels. What cannot be
- * measured from here is said to be unavailable and inherited from the built-in profile that is
- * nearest.
+ * CPUID, exits through /dev/kvm where it opens, and our own VMM's software. Every figure is a
+ * median of many with its spread, because the machine is often a noisy virtual one; latencies are
+ * counted in cycles by timing a chain of additions beside them, so that a changing clock rate
+ * cancels. What cannot be measured from here is said to be unavailable and inherited from the
+ * built-in profile that is nearest.
  *
  * Callers: cli/. Nothing here prints. The process's affinity is changed for the duration.
  */
@@ -40,6 +40,10 @@ enum measure_id {
 	MEASURE_EXIT_PORT,  /* the last three go to user space */
 	MEASURE_EXIT_MMIO,
 	MEASURE_EXIT_HLT,
+	MEASURE_VMM_FILL, /* our own VMM's software: see the events of the same names */
+	MEASURE_VMM_TABLE,
+	MEASURE_VMM_PREFETCH,
+	MEASURE_VMM_UPDATE,
 	MEASURE_COUNT
 };
 

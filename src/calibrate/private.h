@@ -42,3 +42,4 @@ unsigned run_samples(const struct run *r);
 int measure_memory(struct run *r, struct error *e);
 void measure_costs(struct run *r);
 void measure_exits(struct run *r);
+int measure_vmm(struct run *r, struct error *e);

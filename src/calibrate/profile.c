@@ -350,6 +350,21 @@ static void put_lock(struct draft *d)
 			   measured_text(d, m, text));
 }
 
+/* Our strategies' software: the price of the event of the same name. */
+static void put_vmm(struct draft *d)
+{
+	char text[MEASURED_MAX];
+
+	for (int id = MEASURE_VMM_FILL; id <= MEASURE_VMM_UPDATE; id++) {
+		const struct measure *m = measured(d, (enum measure_id)id);
+
+		if (m->is_available)
+			put_number(member(d->root, "prices"), measure_name((enum measure_id)id),
+				   m->value, 'T', "Gnomon's own software: %s",
+				   measured_text(d, m, text));
+	}
+}
+
 /* The draft goes through the reader, which refuses what no profile may be. */
 static int finish(const struct draft *d, char **text, struct error *e)
 {
@@ -388,6 +403,7 @@ int calibrate_profile(const struct calibration *c, const char *name, const char 
 		put_tlbs(&d);
 		put_lock(&d);
 		put_exits(&d);
+		put_vmm(&d);
 		rc = finish(&d, text, e);
 	} else {
 		rc = error_set(e, -ENOMEM, "no memory for a profile");

@@ -122,6 +122,8 @@ static struct calibration sample_calibration(void)
 	set(&c, MEASURE_EXIT_CPUID, 2400);
 	set(&c, MEASURE_EXIT_PORT, 4000);
 	set(&c, MEASURE_EXIT_MMIO, 4700);
+	set(&c, MEASURE_VMM_FILL, 300);
+	set(&c, MEASURE_VMM_TABLE, 204.04);
 	return c;
 }
 
@@ -175,6 +177,9 @@ static void test_what_was_measured_is_in_the_profile(void **state)
 	expect_fact(p, ".prices[\"tlb.l2_hit\"]", "7", MARK_READ);
 	expect_fact(p, ".prices[\"tlb.miss\"]", "7", MARK_ESTIMATE);
 	expect_fact(p, ".prices[\"walk.ad_update\"]", "8", MARK_ESTIMATE);
+	expect_fact(p, ".prices[\"shadow.fill\"]", "300", MARK_READ);
+	expect_fact(p, ".prices[\"shadow.table\"]", "204", MARK_READ);
+	expect_fact(p, ".prices[\"shadow.update\"]", "174", MARK_ESTIMATE); /* not measured */
 	assert_non_null(strstr(fact_at(p, ".caches.dram.latency")->source,
 			       "measured on this host on 2026-07-01 by gnomon calibrate"));
 	/* 2400 in all, 991 of it the handler; a port is 4000 in all. */
