@@ -78,6 +78,8 @@ static int add_parts(struct mmu *mmu, const struct mmu_config *c, struct error *
 	if (!r && c->caches && c->has_data_caches)
 		r = observe_add_data(mmu, c->caches, e);
 	if (!r)
+		r = walk_cache_create(&p->walk_cache, c, e);
+	if (!r)
 		r = p->entry->ops->create(&p->strategy, mmu, c, e);
 	if (!r && (c->verify || mmu->is_observer))
 		r = verify_create(&p->verify, e);
@@ -149,6 +151,7 @@ void mmu_destroy(struct mmu *mmu)
 		mmu->strategy->destroy(mmu->private->strategy);
 	tlb_destroy(mmu->private->tlb);
 	data_cache_destroy(mmu->private->caches);
+	walk_cache_destroy(mmu->private->walk_cache);
 	verify_destroy(mmu->private->verify);
 	free(mmu->private);
 	free(mmu);
@@ -436,6 +439,7 @@ void mmu_invlpg(struct mmu *mmu, gva_t address)
 		m->strategy->invalidate(p->strategy, INVLPG, 0, address);
 		ledger_charge(m->ledger, EVENT_TLB_INVALIDATE);
 		tlb_invalidate(p->tlb, current_pcid(m), true, address);
+		walk_cache_invalidate(p->walk_cache, tlb_space(p->tlb));
 		verify_invalidate(p->verify, address);
 	}
 	if (mmu->is_unmodelled)
@@ -459,6 +463,7 @@ static void scheme_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t 
 	switch (type) {
 	case INVPCID_ADDRESS:
 		tlb_invalidate(p->tlb, tag_of(mmu, pcid), false, address);
+		walk_cache_invalidate(p->walk_cache, tlb_space_of(p->tlb, tag_of(mmu, pcid)));
 		verify_invalidate(p->verify, address);
 		return;
 	case INVPCID_CONTEXT: tlb_flush_pcid(p->tlb, tag_of(mmu, pcid)); break;
@@ -533,6 +538,7 @@ void mmu_memory_changed(struct mmu *mmu)
 	FOR_EACH_SCHEME(m, mmu)
 	{
 		m->strategy->memory_changed(m->private->strategy);
+		walk_cache_flush(m->private->walk_cache);
 		tlb_flush_all(m->private->tlb);
 		verify_flush(m->private->verify);
 	}

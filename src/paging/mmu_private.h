@@ -8,6 +8,7 @@
 #include "paging/strategy.h"
 #include "paging/tlb.h"
 #include "paging/walk.h"
+#include "paging/walk_cache.h"
 
 struct verify;
 
@@ -28,6 +29,7 @@ struct mmu_private {
 					     the strategy's own CR0.WP */
 	struct tlb *tlb;
 	struct data_cache *caches; /* for page-table references; NULL: not modelled */
+	struct walk_cache *walk_cache; /* NULL: none */
 	bool is_fed_data;	   /* mmu_data_line() hears of the guest's data */
 	struct strategy *strategy;
 	const struct strategy_entry *entry;
@@ -73,8 +75,21 @@ enum table_kind { TABLE_GUEST, TABLE_HOST, TABLE_SHADOW };
  * host-physical: charged by level, and by the data cache that answers. */
 void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level, uint64_t address);
 
-/* All references of a guest walk. */
-void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r);
+/* All references of one walk through tables of `kind` that the hardware walks for the guest's
+ * `address`, less what the walk caches save; host-physical addresses or MMU_UNCACHED. */
+void mmu_charge_path(struct mmu *mmu, enum table_kind kind, gva_t address,
+		     const struct walk_path *path, bool has_faulted);
+/* The same for the guest's own tables, in one dimension. */
+void mmu_charge_walk(struct mmu *mmu, gva_t address, const struct walk_result *r);
+
+/* In two: `host` are the walks that located the tables whose entries were read, in that order, and
+ * the page; one more than entries where the walk was cut short. */
+struct host_walk {
+	gpa_t address;
+	struct walk_path path;
+};
+void mmu_charge_nested(struct mmu *mmu, gva_t address, const struct walk_result *r,
+		       const struct host_walk *host, unsigned host_count);
 
 /* A line of data that the guest's own caches did not have passes through this scheme's: it pushes
  * out page tables, and costs nothing here. */

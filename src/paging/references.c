@@ -4,6 +4,9 @@
  *
  * Without a configuration of caches (struct mmu_config) there are no ref.* events: then a price is
  * per level of the tables, or there is none. Tables outside RAM are not cached.
+ *
+ * Charging comes after the walk that found the answer: the walk caches then say which of its
+ * references the hardware makes, in what order they go through the data caches.
  */
 #include "paging/host_physical.h"
 #include "paging/mmu_private.h"
@@ -22,16 +25,78 @@ void mmu_charge_reference(struct mmu *mmu, enum table_kind kind, unsigned level,
 	ledger_charge(mmu->ledger, (enum event)(by_cache[kind] + answer));
 }
 
-void mmu_charge_walk(struct mmu *mmu, const struct walk_result *r)
+static void charge_refs(struct mmu *mmu, enum table_kind kind, const struct walk_path *path,
+			unsigned refs)
 {
+	for (; refs; refs &= refs - 1) {
+		unsigned i = (unsigned)__builtin_ctz(refs);
+		mmu_charge_reference(mmu, kind, path->ref[i].level, path->ref[i].address);
+	}
+}
+
+void mmu_charge_path(struct mmu *mmu, enum table_kind kind, gva_t address,
+		     const struct walk_path *path, bool has_faulted)
+{
+	struct mmu_private *p = mmu->private;
+	struct walk_plan plan = walk_cache_guest(p->walk_cache, tlb_space(p->tlb), address, path,
+						 has_faulted);
+	if (plan.is_shortened)
+		ledger_charge(mmu->ledger, EVENT_WALK_CACHE_HIT);
+	charge_refs(mmu, kind, path, plan.refs);
+}
+
+/* The entries of a guest walk that are read from memory: all but registers. */
+static struct walk_path guest_path(const struct mmu *mmu, const struct walk_result *r)
+{
+	const struct paging_mode *mode = mmu->private->context.mode;
+	struct walk_path path = {.count = 0};
 	for (unsigned i = 0; i < r->step_count; i++) {
 		const struct walk_step *step = &r->step[i];
-		if (mmu->private->context.mode->level[step->level].is_register)
+		if (mode->level[step->level].is_register)
 			continue;
-		bool is_ram = memory_slot(mmu->memory, step->address) != NULL;
-		mmu_charge_reference(mmu, TABLE_GUEST, step->level,
-				     is_ram ? hpa_from_gpa(mmu->memory, step->address).v
-					    : MMU_UNCACHED);
+		path.ref[path.count].address =
+			memory_slot(mmu->memory, step->address)
+				? hpa_from_gpa(mmu->memory, step->address).v
+				: MMU_UNCACHED;
+		path.ref[path.count].entry = step->entry;
+		path.ref[path.count].level = step->level;
+		path.ref[path.count++].shift = mode->level[step->level].shift;
+	}
+	return path;
+}
+
+void mmu_charge_walk(struct mmu *mmu, gva_t address, const struct walk_result *r)
+{
+	struct walk_path path = guest_path(mmu, r);
+	mmu_charge_path(mmu, TABLE_GUEST, address, &path, r->outcome == WALK_FAULT);
+}
+
+static void charge_location(struct mmu *mmu, const struct host_walk *host, bool is_table)
+{
+	struct walk_cache *c = mmu->private->walk_cache;
+	if (is_table && walk_cache_nested_tlb(c, host->address))
+		ledger_charge(mmu->ledger, EVENT_NESTED_TLB_HIT);
+	else
+		charge_refs(mmu, TABLE_HOST, &host->path,
+			    walk_cache_host(c, host->address, &host->path));
+}
+
+void mmu_charge_nested(struct mmu *mmu, gva_t address, const struct walk_result *r,
+		       const struct host_walk *host, unsigned host_count)
+{
+	struct mmu_private *p = mmu->private;
+	struct walk_path path = guest_path(mmu, r);
+	struct walk_plan plan = walk_cache_guest(p->walk_cache, tlb_space(p->tlb), address, &path,
+						 r->outcome == WALK_FAULT);
+	if (plan.is_shortened)
+		ledger_charge(mmu->ledger, EVENT_WALK_CACHE_HIT);
+	for (unsigned i = 0; i < host_count; i++) {
+		bool is_page = r->outcome == WALK_OK && i == path.count;
+		if (i >= path.count || plan.locates >> i & 1)
+			charge_location(mmu, &host[i], !is_page);
+		if (i < path.count && plan.refs >> i & 1)
+			mmu_charge_reference(mmu, TABLE_GUEST, path.ref[i].level,
+					     path.ref[i].address);
 	}
 }
 

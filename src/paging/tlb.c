@@ -58,6 +58,7 @@ struct tlb {
 	unsigned pcid;
 	uint32_t space, global_space; /* of the current PCID; of global entries */
 	uint32_t next_space;
+	uint64_t epoch; /* counts the times that space numbers began anew */
 	uint32_t flush_round; /* counts the times that spaces died */
 	/* By hash of region: 4K entries of the first level, by side; entries of any level that are
 	 * part of the guest page in the region. */
@@ -401,6 +402,7 @@ static void start_over(struct tlb *t)
 	memset(t->live, 0, sizeof(t->live));
 	memset(t->space_of, 0, sizeof(t->space_of));
 	t->live_count = 0;
+	t->epoch++;
 	t->flush_round = 0;
 	t->next_space = SPACE_GLOBAL_FIRST;
 	t->global_space = t->next_space++;
@@ -424,6 +426,16 @@ void tlb_set_pcid(struct tlb *t, unsigned pcid)
 {
 	t->pcid = pcid;
 	take_space(t);
+}
+
+uint64_t tlb_space_of(const struct tlb *t, unsigned pcid)
+{
+	return t->epoch << (64 - ASSOC_SPACE_SHIFT) | t->space_of[pcid];
+}
+
+uint64_t tlb_space(const struct tlb *t)
+{
+	return tlb_space_of(t, t->pcid);
 }
 
 void tlb_flush_pcid(struct tlb *t, unsigned pcid)

@@ -72,6 +72,12 @@ struct tlb_entry *tlb_promote(struct tlb *t, enum tlb_side_id side, gva_t addres
 /* From now on look-ups and fills are for `pcid`. */
 void tlb_set_pcid(struct tlb *t, unsigned pcid);
 
+/* The number of `pcid`'s space, 0 if it has none now; and of the current one's. It is another one
+ * once the space was flushed, and never the same for anything else: 17 bits, and above them how
+ * often they began anew. */
+uint64_t tlb_space_of(const struct tlb *t, unsigned pcid);
+uint64_t tlb_space(const struct tlb *t);
+
 /* Drops every translation of the guest page at `address`: of `pcid`, and of the global space if
  * asked. */
 void tlb_invalidate(struct tlb *t, unsigned pcid, bool with_global, gva_t address);
