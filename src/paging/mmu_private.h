@@ -28,9 +28,9 @@ struct mmu_private {
 	uint16_t permit[WALK_RIGHTS + 1]; /* what the hardware grants: like the context's, but for
 					     the strategy's own CR0.WP */
 	struct tlb *tlb;
-	struct data_cache *caches; /* for page-table references; NULL: not modelled */
+	struct data_cache *caches;     /* for page-table references; NULL: not modelled */
 	struct walk_cache *walk_cache; /* NULL: none */
-	bool is_fed_data;	   /* mmu_data_line() hears of the guest's data */
+	bool is_fed_data;	       /* mmu_data_line() hears of the guest's data */
 	struct strategy *strategy;
 	const struct strategy_entry *entry;
 	bool is_tagged, is_pcid_tagged;

@@ -32,7 +32,7 @@ static bool native_fill(struct strategy *s, gva_t address, enum access_kind kind
 	unsigned updates = 0;
 	do {
 		walk(c, &source, address, kind, mode, &r);
-		mmu_charge_walk(mmu, &r);
+		mmu_charge_walk(mmu, address, &r);
 	} while (r.outcome == WALK_OK && !walk_commit(c, &source, kind, &r, &updates));
 	ledger_charge_many(mmu->ledger, EVENT_AD_UPDATE, updates);
 	if (r.outcome == WALK_FAULT) {

@@ -36,7 +36,10 @@ struct nested {
 	uint32_t root; /* first of root_pages */
 	uint64_t root_entries;
 	uint32_t root_pages;
-	bool has_violated; /* this walk met a missing entry, now built: start again */
+	/* The walk that goes on: the host's part of it, and whether it ended at a missing entry. */
+	struct host_walk host[WALK_LEVELS_MAX + 1];
+	unsigned host_count;
+	bool has_violated;
 };
 
 struct nested_result {
@@ -110,20 +113,28 @@ static uint64_t *entry_of(const struct nested *n, uint32_t table, unsigned level
 	return table_pool_entries(&n->pool, table) + index;
 }
 
-/* The hardware's walk. False: no entry. */
-static bool nested_walk(const struct nested *n, gpa_t a, struct nested_result *r)
+static void note_reference(struct walk_path *path, unsigned level, hpa_t address, uint64_t entry)
+{
+	path->ref[path->count].address = address.v;
+	path->ref[path->count].entry = entry;
+	path->ref[path->count].level = (uint8_t)level;
+	path->ref[path->count++].shift = (uint8_t)level_shift(level);
+}
+
+/* The hardware's walk, with what it referred to. False: no entry. */
+static bool nested_walk(const struct nested *n, gpa_t a, struct nested_result *r,
+			struct walk_path *path)
 {
 	uint32_t table = n->root;
+	path->count = 0;
 	if (a.v >> level_shift(n->level_count) >= n->root_entries) {
-		mmu_charge_reference(n->base.mmu, TABLE_HOST, n->level_count,
-				     table_pool_hpa(&n->pool, n->root).v);
+		note_reference(path, n->level_count, table_pool_hpa(&n->pool, n->root), 0);
 		return false;
 	}
 	for (unsigned level = n->level_count;; level--) {
 		const uint64_t *at = entry_of(n, table, level, a);
 		uint64_t entry = *at;
-		mmu_charge_reference(n->base.mmu, TABLE_HOST, level,
-				     table_pool_address(&n->pool, at).v);
+		note_reference(path, level, table_pool_address(&n->pool, at), entry);
 		if (!(entry & NESTED_P))
 			return false;
 		uint64_t address = entry & NESTED_ADDRESS;
@@ -158,21 +169,27 @@ static void nested_map(struct nested *n, gpa_t a, unsigned page_shift)
 		 (page_shift > PAGE_SHIFT ? NESTED_LARGE : 0);
 }
 
-/* True: *r. False: `a` is not RAM, or (has_violated) the instruction must start again. */
+/* One more location of the walk that goes on. True: *r. False: `a` is not RAM, or (has_violated)
+ * the walk ends here. */
 static bool nested_translate(struct nested *n, gpa_t a, struct nested_result *r)
 {
-	struct mmu *mmu = n->base.mmu;
-	if (likely(nested_walk(n, a, r)))
+	struct host_walk *host = &n->host[n->host_count++];
+	host->address = a;
+	if (likely(nested_walk(n, a, r, &host->path)))
 		return true;
-	unsigned shift = host_page_shift_at(mmu->memory, a, n->page_shift_max);
-	if (!shift)
-		return false;
+	n->has_violated = memory_slot(n->base.mmu->memory, a) != NULL;
+	return false;
+}
+
+/* The exit: the last location found no entry for RAM. */
+static void handle_violation(struct nested *n)
+{
+	struct mmu *mmu = n->base.mmu;
+	gpa_t a = n->host[n->host_count - 1].address;
 	ledger_charge(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION);
 	ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
-	nested_map(n, a, shift);
-	n->has_violated = true;
+	nested_map(n, a, host_page_shift_at(mmu->memory, a, n->page_shift_max));
 	mmu_note_exit(mmu);
-	return false;
 }
 
 /* The second dimension of the guest walk: where is the guest's entry? */
@@ -193,30 +210,31 @@ static enum walk_outcome attempt(struct nested *n, gva_t address, enum access_ki
 	struct walk_source source = mmu_walk_source(mmu);
 	struct nested_result page;
 	unsigned updates = 0;
+	bool is_ram = false;
 	source.locate = nested_locate;
 	source.opaque = n;
-	n->has_violated = false;
-	bool has_page;
 	do {
-		walk(&mmu->private->context, &source, address, kind, mode, r);
-		mmu_charge_walk(mmu, r);
-		if (r->outcome != WALK_OK)
-			return r->outcome;
-		/* A and D only when the walk will not start anew. */
-		has_page = nested_translate(n, r->gpa, &page);
-		if (n->has_violated)
-			return WALK_ABORTED;
-	} while (!walk_commit(&mmu->private->context, &source, kind, r, &updates));
+		n->has_violated = false;
+		n->host_count = 0;
+		if (walk(&mmu->private->context, &source, address, kind, mode, r) == WALK_OK)
+			is_ram = nested_translate(n, r->gpa, &page);
+		mmu_charge_nested(mmu, address, r, n->host, n->host_count);
+	} while (r->outcome == WALK_OK && !n->has_violated &&
+		 !walk_commit(&mmu->private->context, &source, kind, r, &updates));
 	ledger_charge_many(mmu->ledger, EVENT_AD_UPDATE, updates);
+	if (n->has_violated)
+		return WALK_ABORTED;
+	if (r->outcome != WALK_OK)
+		return r->outcome;
 	*out = (struct translation){.gpa = r->gpa, .guest_shift = r->page_shift, .flags = r->flags};
-	if (has_page) {
+	if (is_ram) {
 		out->host = hpa_host(mmu->memory, page.hpa);
 		out->page_shift = (uint8_t)(page.page_shift < r->page_shift ? page.page_shift
 									    : r->page_shift);
-		return WALK_OK;
+	} else {
+		out->page_shift = PAGE_SHIFT;
+		out->is_uncached = true;
 	}
-	out->page_shift = PAGE_SHIFT;
-	out->is_uncached = true;
 	return WALK_OK;
 }
 
@@ -226,9 +244,8 @@ static bool nested_fill(struct strategy *s, gva_t address, enum access_kind kind
 	struct nested *n = (struct nested *)s;
 	struct walk_result r;
 	enum walk_outcome outcome;
-	do
-		outcome = attempt(n, address, kind, mode, &r, out);
-	while (outcome == WALK_ABORTED);
+	while ((outcome = attempt(n, address, kind, mode, &r, out)) == WALK_ABORTED)
+		handle_violation(n);
 	*error_code = r.error_code;
 	return outcome == WALK_OK;
 }

@@ -38,8 +38,8 @@ void mmu_charge_path(struct mmu *mmu, enum table_kind kind, gva_t address,
 		     const struct walk_path *path, bool has_faulted)
 {
 	struct mmu_private *p = mmu->private;
-	struct walk_plan plan = walk_cache_guest(p->walk_cache, tlb_space(p->tlb), address, path,
-						 has_faulted);
+	struct walk_plan plan =
+		walk_cache_guest(p->walk_cache, tlb_space(p->tlb), address, path, has_faulted);
 	if (plan.is_shortened)
 		ledger_charge(mmu->ledger, EVENT_WALK_CACHE_HIT);
 	charge_refs(mmu, kind, path, plan.refs);
@@ -54,10 +54,9 @@ static struct walk_path guest_path(const struct mmu *mmu, const struct walk_resu
 		const struct walk_step *step = &r->step[i];
 		if (mode->level[step->level].is_register)
 			continue;
-		path.ref[path.count].address =
-			memory_slot(mmu->memory, step->address)
-				? hpa_from_gpa(mmu->memory, step->address).v
-				: MMU_UNCACHED;
+		path.ref[path.count].address = memory_slot(mmu->memory, step->address)
+						       ? hpa_from_gpa(mmu->memory, step->address).v
+						       : MMU_UNCACHED;
 		path.ref[path.count].entry = step->entry;
 		path.ref[path.count].level = step->level;
 		path.ref[path.count++].shift = mode->level[step->level].shift;

@@ -58,7 +58,7 @@ struct tlb {
 	unsigned pcid;
 	uint32_t space, global_space; /* of the current PCID; of global entries */
 	uint32_t next_space;
-	uint64_t epoch; /* counts the times that space numbers began anew */
+	uint64_t epoch;	      /* counts the times that space numbers began anew */
 	uint32_t flush_round; /* counts the times that spaces died */
 	/* By hash of region: 4K entries of the first level, by side; entries of any level that are
 	 * part of the guest page in the region. */

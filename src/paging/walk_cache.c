@@ -27,7 +27,7 @@ struct cache {
 
 struct walk_cache {
 	bool has_upper, is_split, is_two_dimensional;
-	/* Split: by level, the guest's and the host's. Unified: [0][0] for all. */
+	/* Split: by level, the guest's and the host's. Shared: [0][0] for all. */
 	struct cache cache[2][LEVEL_COUNT];
 	struct assoc nested_tlb;
 	bool has_nested_tlb;
@@ -64,13 +64,13 @@ static enum mmu_walk_cache choose(const struct mmu_config *config)
 static int init_caches(struct walk_cache *c, const struct walk_cache_geometry *g, struct error *e)
 {
 	unsigned count[LEVEL_COUNT] = {g->pde_entries, g->pdpte_entries, g->pml4e_entries};
+	c->has_upper = true;
+	c->is_split = !g->is_shared;
 	if (!count[0] && !count[1] && !count[2]) {
 		count[0] = DEFAULT_PDE;
 		count[1] = DEFAULT_PDPTE;
 		count[2] = DEFAULT_PML4E;
 	}
-	c->has_upper = true;
-	c->is_split = count[1] || count[2];
 	int r = 0;
 	for (unsigned i = 0; !r && i < LEVEL_COUNT; i++)
 		r = init_cache(&c->cache[GUEST][i], count[i], e);
@@ -79,16 +79,14 @@ static int init_caches(struct walk_cache *c, const struct walk_cache_geometry *g
 	return r;
 }
 
-int walk_cache_create(struct walk_cache **out, const struct mmu_config *config, bool is_nested,
-		      struct error *e)
+int walk_cache_create(struct walk_cache **out, const struct mmu_config *config, struct error *e)
 {
 	const struct walk_cache_geometry *g = &config->geometry->walk_cache;
 	enum mmu_walk_cache choice = choose(config);
 	unsigned nested_tlb = config->has_nested_tlb_entries ? config->nested_tlb_entries
 							     : g->nested_tlb_entries;
-	/* Without walk caches a processor has no nested TLB beside them, unless somebody says so.
-	 */
-	if (!is_nested || (choice == MMU_WALK_CACHE_NONE && !config->has_nested_tlb_entries))
+	/* "No walk caches" means no nested TLB either, unless somebody says so. */
+	if (choice == MMU_WALK_CACHE_NONE && !config->has_nested_tlb_entries)
 		nested_tlb = 0;
 	*out = NULL;
 	if (choice == MMU_WALK_CACHE_NONE && !nested_tlb)
@@ -96,7 +94,7 @@ int walk_cache_create(struct walk_cache **out, const struct mmu_config *config, 
 	struct walk_cache *c = calloc(1, sizeof(*c));
 	if (!c)
 		return error_set(e, -ENOMEM, "no host memory for the walk caches");
-	c->is_two_dimensional = is_nested && choice == MMU_WALK_CACHE_2D;
+	c->is_two_dimensional = choice == MMU_WALK_CACHE_2D;
 	int r = choice == MMU_WALK_CACHE_NONE ? 0 : init_caches(c, g, e);
 	if (!r && nested_tlb) {
 		r = assoc_init(&c->nested_tlb, nested_tlb, 0, e);
@@ -229,7 +227,7 @@ static unsigned ask_by_level(struct walk_cache *c, enum dimension d, uint32_t sp
 	return refs;
 }
 
-/* Unified: which references are not answered by their addresses. */
+/* Shared: which references are not answered by their addresses. */
 static unsigned ask_by_address(struct walk_cache *c, uint32_t space, const struct walk_path *path,
 			       bool has_faulted)
 {

@@ -11,7 +11,7 @@
  * Two kinds, told apart by the geometry (x86/tlb_geometry.h):
  *   - split (Intel; "translation caches"): one cache for each level, asked by the address that is
  *     translated. The walk begins below the deepest entry found.
- *   - unified (AMD; "page table cache"): one cache of table entries by their host-physical address.
+ *   - shared (AMD; "page table cache"): one cache of table entries by their host-physical address.
  *     The walk goes through all levels, and what is found there is not read from memory.
  * Entries of the lowest level, and of large pages, are translations and belong in a TLB.
  *
@@ -52,10 +52,9 @@ struct walk_plan {
 	bool is_shortened;
 };
 
-/* NULL in *out where the choice and the geometry leave nothing to model. `is_nested`: there is a
- * second dimension. -ENOMEM, -EINVAL. */
-int walk_cache_create(struct walk_cache **out, const struct mmu_config *config, bool is_nested,
-		      struct error *e);
+/* NULL in *out where the choice and the geometry leave nothing to model. A geometry without sizes
+ * gets 32, 4 and 4 entries if the choice asks for some. -ENOMEM, -EINVAL. */
+int walk_cache_create(struct walk_cache **out, const struct mmu_config *config, struct error *e);
 void walk_cache_destroy(struct walk_cache *c);
 
 /* All of these take NULL for "no walk caches": everything is read. They count as uses, and keep

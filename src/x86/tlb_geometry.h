@@ -41,7 +41,8 @@ struct walk_cache_geometry {
 	unsigned pdpte_entries; /* level 3 */
 	unsigned pml4e_entries; /* level 4 */
 	/* AMD's page-directory cache: one array of pde_entries holds entries of every upper level
-	 * (2 and above) side by side, and the other two are 0. */
+	 * (2 and above) side by side, found by their own addresses, and the other two are 0. Else
+	 * (Intel's paging-structure caches) each level's are found by the address translated. */
 	bool is_shared;
 	unsigned nested_tlb_entries;
 	bool is_two_dimensional; /* the caches also hold nested (host) entries */
