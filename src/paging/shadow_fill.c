@@ -39,29 +39,43 @@ unsigned shadow_guest_shift(uint64_t entry, unsigned page_shift)
 	return shift > page_shift ? shift : page_shift;
 }
 
+static void note_reference(struct walk_path *path, const struct shadow *s, unsigned level,
+			   uint64_t address, uint64_t entry)
+{
+	if (s->mode->level[level].is_register)
+		return;
+	path->ref[path->count].address = address;
+	path->ref[path->count].entry = entry;
+	path->ref[path->count].level = (uint8_t)level;
+	path->ref[path->count++].shift = s->mode->level[level].shift;
+}
+
 struct shadow_hit shadow_walk(const struct shadow *s, gva_t address)
 {
+	struct walk_path path = {.count = 0};
+	struct shadow_hit hit = {0};
 	uint32_t page = s->root;
 	unsigned level = s->mode->level_count;
-	if (page == SHADOW_NONE) {
-		/* The VMM gives the hardware an empty root (registers, for PAE). */
-		if (!s->mode->level[level].is_register)
-			mmu_charge_reference(s->mmu, TABLE_SHADOW, level, s->pool.base.v);
-		return (struct shadow_hit){0};
-	}
-	for (;; level--) {
+	/* Without a root the VMM gives the hardware an empty one (registers, for PAE). */
+	if (page == SHADOW_NONE)
+		note_reference(&path, s, level, s->pool.base.v, 0);
+	for (; page != SHADOW_NONE; level--) {
 		const uint64_t *at =
 			table_pool_entries(&s->pool, page) + shadow_index(s, level, address);
 		uint64_t entry = *at;
-		if (!s->mode->level[level].is_register)
-			mmu_charge_reference(s->mmu, TABLE_SHADOW, level,
-					     table_pool_address(&s->pool, at).v);
-		if (!(entry & PTE_P))
-			return (struct shadow_hit){.is_known_absent = entry & SHADOW_NOT_PRESENT};
-		if (shadow_is_leaf(entry, level))
-			return (struct shadow_hit){entry, s->mode->level[level].shift, false};
+		note_reference(&path, s, level, table_pool_address(&s->pool, at).v, entry);
+		if (!(entry & PTE_P)) {
+			hit.is_known_absent = entry & SHADOW_NOT_PRESENT;
+			break;
+		}
+		if (shadow_is_leaf(entry, level)) {
+			hit = (struct shadow_hit){entry, s->mode->level[level].shift, false};
+			break;
+		}
 		page = shadow_child(s, entry);
 	}
+	mmu_charge_path(s->mmu, TABLE_SHADOW, address, &path, !hit.entry);
+	return hit;
 }
 
 bool shadow_is_forced(const struct walk_context *c, unsigned guest_flags, enum access_kind kind,

