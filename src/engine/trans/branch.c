@@ -240,8 +240,10 @@ void emit_slow(struct work *w)
 		} else if (s->kind == SLOW_LINK) {
 			w->x->links[w->trans->sites[s->site].index].stub = emitter_here(&w->e);
 			emit_call_helper(w, s->site, w->trans->to_link);
-		} else if (s->kind == SLOW_VECTORS) {
-			emit_call_helper(w, s->site, w->trans->to_vectors);
+		} else if (s->kind == SLOW_VECTORS || s->kind == SLOW_X87) {
+			emit_call_helper(w, s->site,
+					 s->kind == SLOW_X87 ? w->trans->to_x87
+							     : w->trans->to_vectors);
 		} else {
 			emit_far_exit(w, s->rip);
 		}

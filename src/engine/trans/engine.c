@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "clock/clock.h"
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans.h"
 #include "engine/trans/translate_private.h"
@@ -122,6 +123,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	vm->engine.ops = &trans_ops;
 	trans->has_fsgsbase = host_has_fsgsbase();
 	trans->has_avx = __builtin_cpu_supports("avx");
+	trans->has_x87 = !x87_notes_pointers() || config->clock->kind == CLOCK_REAL;
 	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	r = cache_init(trans, e);

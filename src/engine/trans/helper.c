@@ -65,6 +65,7 @@ static void enter_block(struct frame *f, const struct translation *x)
 static const uint8_t *leave(struct frame *f)
 {
 	f->vectors = VECTORS_OUT;
+	x87_put(f);
 	return f->t->trans->leave;
 }
 
@@ -195,6 +196,7 @@ const uint8_t *helper_link(struct frame *f)
 static const uint8_t *undo_branch(struct frame *f, const struct site *site)
 {
 	struct interp_vcpu *c = f->t->c;
+	x87_put(f);
 	enter_block(f, site->from);
 	f->state->gpr[GPR_RSP] += (uint64_t)(int64_t)site->undo_sp;
 	interp_execute(c, site->from->block, site->index);
@@ -230,6 +232,7 @@ static bool may_use_vectors(const struct interp_vcpu *c, bool is_avx)
 static const uint8_t *finish_block(struct frame *f, const struct translation *x, unsigned index)
 {
 	const struct insn *i = &x->block->insns[index];
+	x87_put(f);
 	f->t->c->ops = x->block->insns;
 	f->vectors = VECTORS_OUT;
 	i->exec(f->state, i, f->t->c);
@@ -249,14 +252,25 @@ const uint8_t *helper_vectors(struct frame *f)
 	return finish_block(f, site->from, 0);
 }
 
+const uint8_t *helper_x87(struct frame *f)
+{
+	const struct site *site = &f->t->trans->sites[f->site];
+	if (x87_take(f))
+		return site->resume;
+	enter_block(f, site->from);
+	return finish_block(f, site->from, 0);
+}
+
 /* ---- instructions that are the interpreter's ---- */
 
 static const uint8_t *interpret(struct frame *f, const struct site *site)
 {
 	struct interp_vcpu *c = f->t->c;
+	bool had_x87 = f->x87;
+	x87_put(f);
 	if (!interp_execute(c, site->from->block, site->index))
 		return go_on(f);
-	if (f->vectors && !may_use_vectors(c, false))
+	if ((f->vectors && !may_use_vectors(c, false)) || (had_x87 && !x87_take(f)))
 		return finish_block(f, site->from, site->index + 1u);
 	give_registers(f);
 	helper_set_budget(f->t, f);
@@ -296,6 +310,7 @@ const uint8_t *helper_fill(struct frame *f)
 		 */
 		if (!site->next)
 			return interpret(f, site);
+		x87_put(f);
 		interp_raise_pf(c, &site->from->block->insns[site->index], fault);
 	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)

@@ -123,6 +123,12 @@ static bool is_vector_register(ZydisRegister r)
 	return class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
 }
 
+static bool is_x87_register(ZydisRegister r)
+{
+	return ZydisRegisterGetClass(r) == ZYDIS_REGCLASS_X87 ||
+	       (r >= ZYDIS_REGISTER_X87CONTROL && r <= ZYDIS_REGISTER_X87TAG);
+}
+
 /* Those that move by a mask access memory as the mask says. */
 static bool is_special_vector(ZydisMnemonic m)
 {
@@ -214,7 +220,7 @@ static bool take_register(struct copy *c, const ZydisDecodedOperand *o)
 	int n = general_register(o->reg.value);
 	bool is_written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 	if (n < 0)
-		return is_vector_register(o->reg.value) ||
+		return is_vector_register(o->reg.value) || is_x87_register(o->reg.value) ||
 		       ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_FLAGS ||
 		       o->reg.value == ZYDIS_REGISTER_MXCSR;
 	if (n >= 16) {
@@ -522,7 +528,10 @@ static bool translate_lea(struct work *w)
 bool translate_copied(struct work *w)
 {
 	struct copy c = {.g = w->g, .is_vector = is_vector(w->g)};
-	if (!c.is_vector && (!is_plain(w->g->d.mnemonic) || is_bit_string(w->g)))
+	bool is_fpu = w->trans->has_x87 && is_x87(w->g);
+	if (is_fpu && w->g->d.mnemonic == ZYDIS_MNEMONIC_FLDCW)
+		return translate_fldcw(w);
+	if (!c.is_vector && !is_fpu && (!is_plain(w->g->d.mnemonic) || is_bit_string(w->g)))
 		return false;
 	if (w->g->d.mnemonic == ZYDIS_MNEMONIC_LEA)
 		return translate_lea(w);

@@ -28,8 +28,7 @@ static void emit_rflags(struct work *w, uint32_t set, uint32_t clear)
 	flags_lost(w);
 }
 
-/* What is rare goes to the interpreter, and comes back behind the instruction. */
-static void add_rare(struct work *w, unsigned condition)
+void add_rare(struct work *w, unsigned condition)
 {
 	struct slow *s = add_slow(w, SLOW_INTERPRET, emit_jcc_forward(&w->e, condition));
 	s->site = add_site(w, (struct site){0});

@@ -173,5 +173,6 @@ void thunk_init(struct trans *trans)
 	trans->to_indirect = emit_thunk(trans, &e, helper_indirect);
 	trans->to_budget = emit_thunk(trans, &e, helper_budget);
 	trans->to_vectors = emit_thunk(trans, &e, helper_vectors);
+	trans->to_x87 = emit_thunk(trans, &e, helper_x87);
 	trans->code_used = trans->code_fixed = align_up((uint64_t)(e.at - trans->writable), 64);
 }

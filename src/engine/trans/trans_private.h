@@ -46,7 +46,8 @@ struct frame {
 	uint64_t linear;	    /* T1 at a helper's call */
 	uint32_t site;		    /* T0 at a helper's call */
 	uint8_t vectors;	    /* enum vectors */
-	uint8_t unused2[3];
+	bool x87;		    /* the guest's x87 registers are in the host's */
+	uint8_t unused2[2];
 	uint64_t rax;	  /* while flags are moved */
 	uint32_t c_mxcsr; /* what C runs with */
 	uint32_t unused3;
@@ -118,9 +119,10 @@ struct trans {
 	/* Thunks (thunk.c), running addresses. */
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
-	const uint8_t *to_fill, *to_interpret, *to_link, *to_indirect, *to_budget, *to_vectors;
+	const uint8_t *to_fill, *to_interpret, *to_link, *to_indirect, *to_budget, *to_vectors,
+		*to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
-	bool has_avx;
+	bool has_avx, has_x87;
 	ZydisDecoder decoder;
 	bool has_fsgsbase, has_bmi2;
 	/* The link that led out last, to be patched when its target runs. */
@@ -165,12 +167,23 @@ const uint8_t *helper_indirect(struct frame *f);
 const uint8_t *helper_budget(struct frame *f);
 /* A block wants the vector registers. */
 const uint8_t *helper_vectors(struct frame *f);
+/* A block wants the x87 registers. */
+const uint8_t *helper_x87(struct frame *f);
 /* May code at this state run translated? */
 bool helper_is_translatable(const struct interp_vcpu *c);
 /* Chooses the space of the present mode and lets GS point to it. */
 void helper_choose_space(struct trans_vcpu *t);
 /* Fills the budget from the clock's distance to its end. */
 void helper_set_budget(struct trans_vcpu *t, struct frame *f);
+
+/* x87.c */
+
+/* Does the processor note FIP, FDP and FOP at every x87 instruction? */
+bool x87_notes_pointers(void);
+/* Loads the guest's x87 registers. False: its instructions may trap and must be interpreted. */
+bool x87_take(struct frame *f);
+/* Puts them back into the state if they are loaded. */
+void x87_put(struct frame *f);
 
 /* Guest memory of translated code. */
 static inline struct host_memory frame_slot(size_t offset)

@@ -95,6 +95,20 @@ static void emit_vectors_check(struct work *w)
 	w->trans->sites[site].resume = emitter_here(&w->e);
 }
 
+static void emit_x87_check(struct work *w)
+{
+	bool is_wanted = false;
+	for (unsigned k = 0; k < w->b->count; k++)
+		is_wanted |= w->trans->insns[k].is_decoded && is_x87(&w->trans->insns[k]);
+	if (!is_wanted || !w->trans->has_x87)
+		return;
+	uint32_t site = add_site(w, (struct site){0});
+	emit_rm(&w->e, 0, 0x80, 7, FRAME(x87)); /* cmp byte, 0 */
+	emit_byte(&w->e, 0);
+	add_slow(w, SLOW_X87, emit_jcc_forward(&w->e, CONDITION_E))->site = site;
+	w->trans->sites[site].resume = emitter_here(&w->e);
+}
+
 static void translate_all(struct work *w, const uint8_t *bytes)
 {
 	unsigned count = w->b->count;
@@ -103,6 +117,7 @@ static void translate_all(struct work *w, const uint8_t *bytes)
 		g->is_decoded = decode(w, g, bytes, k);
 	}
 	emit_vectors_check(w);
+	emit_x87_check(w);
 	for (unsigned k = 0; k < count; k++) {
 		w->g = &w->trans->insns[k];
 		if (k + 1 == count && w->g->is_decoded && translate_branch(w))

@@ -28,7 +28,7 @@ struct guest_address {
 	int64_t disp; /* the whole address if is_constant */
 };
 
-enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS, SLOW_INTERPRET };
+enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS, SLOW_X87, SLOW_INTERPRET };
 
 /* Code that is written behind the block. */
 struct slow {
@@ -110,7 +110,16 @@ bool translate_stack(struct work *w);
 /* 0..15, 16..19 for AH..BH, or -1. */
 int general_register(ZydisRegister r);
 
+/* ---- x87.c ---- */
+
+/* Does it run on the host's x87 registers? */
+bool is_x87(const struct guest_insn *g);
+bool translate_fldcw(struct work *w);
+
 /* ---- system.c: likewise ---- */
+
+/* What is rare goes to the interpreter, and comes back behind the instruction. */
+void add_rare(struct work *w, unsigned condition);
 
 bool translate_system(struct work *w);
 
