@@ -98,13 +98,16 @@ void memory_destroy(struct memory *m)
 	free(m);
 }
 
-int memory_map_file(struct memory *m, int fd, uint64_t offset, struct error *e)
+int memory_map_file(struct memory *m, uint64_t start, uint64_t size_bytes, int fd, uint64_t offset,
+		    struct error *e)
 {
-	void *p = mmap(m->ram, m->ram_bytes, PROT_READ | PROT_WRITE,
+	if (start > m->ram_bytes || size_bytes > m->ram_bytes - start)
+		return error_set(e, -EINVAL, "more of a file than the guest has memory");
+	void *p = mmap(m->ram + start, size_bytes, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset);
 	if (p == MAP_FAILED)
-		return error_set(e, -errno, "the host cannot map %llu MiB of a file: %s",
-				 (unsigned long long)(m->ram_bytes / MIB), strerror(errno));
+		return error_set(e, -errno, "the host cannot map %llu KiB of a file: %s",
+				 (unsigned long long)(size_bytes >> 10), strerror(errno));
 	return 0;
 }
 

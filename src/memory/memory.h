@@ -73,10 +73,12 @@ struct memory {
 int memory_create(struct memory **out, uint64_t ram_bytes, struct error *e);
 void memory_destroy(struct memory *m);
 
-/* RAM becomes a private copy of ram_bytes at `offset` (a multiple of 4 KiB) of `fd`, read when it
- * is first touched; the file is never written. Before anything holds translations. The file must
- * stay as long as it is: what was cut off behind our back is a SIGBUS. */
-int memory_map_file(struct memory *m, int fd, uint64_t offset, struct error *e);
+/* The `size_bytes` of RAM from its byte `start` on become a private copy of those at `offset` of
+ * `fd` (all multiples of 4 KiB), read when they are first touched; the file is never written.
+ * Before anything holds translations. The file must stay as long as it is: what was cut off behind
+ * our back is a SIGBUS. */
+int memory_map_file(struct memory *m, uint64_t start, uint64_t size_bytes, int fd, uint64_t offset,
+		    struct error *e);
 
 /* The slot that holds `a`, or NULL. */
 static inline const struct memslot *memory_slot(const struct memory *m, gpa_t a)

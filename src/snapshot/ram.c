@@ -46,6 +46,33 @@ static int read_pages(const struct snapshot *s, struct memory *m, struct error *
 	return 0;
 }
 
+static uint64_t chunk_sum(const struct snapshot *s, uint64_t i)
+{
+	uint64_t sum;
+	memcpy(&sum, s->parts[PART_SUMS] + i * sizeof(sum), sizeof(sum));
+	return sum;
+}
+
+/* Runs of chunks that have contents. The others stay as they were made, anonymous and zero: reading
+ * a hole of a file would cost page cache. */
+static int map_chunks(const struct snapshot *s, struct memory *m, struct error *e)
+{
+	const struct snapshot_section *ram = &s->header.sections[PART_RAM];
+	uint64_t count = snapshot_chunk_count(ram->size_bytes);
+	int r = 0;
+	for (uint64_t i = 0, n; i < count && !r; i += n) {
+		bool has_contents = chunk_sum(s, i) != 0;
+		for (n = 1; i + n < count && (chunk_sum(s, i + n) != 0) == has_contents;)
+			n++;
+		uint64_t start = i * SNAPSHOT_CHUNK_BYTES, size_bytes = n * SNAPSHOT_CHUNK_BYTES;
+		if (size_bytes > ram->size_bytes - start)
+			size_bytes = ram->size_bytes - start;
+		if (has_contents)
+			r = memory_map_file(m, start, size_bytes, s->fd, ram->offset + start, e);
+	}
+	return r;
+}
+
 int snapshot_fill_memory(void *opaque, struct memory *m, struct error *e)
 {
 	struct snapshot *s = opaque;
@@ -53,7 +80,7 @@ int snapshot_fill_memory(void *opaque, struct memory *m, struct error *e)
 	if (s->base)
 		r = snapshot_fill_memory(s->base, m, e);
 	else
-		r = memory_map_file(m, s->fd, s->header.sections[PART_RAM].offset, e);
+		r = map_chunks(s, m, e);
 	return !r && s->base ? read_pages(s, m, e) : r;
 }
 
@@ -66,8 +93,8 @@ static bool is_hole(const struct snapshot *s, uint64_t offset, uint64_t size_byt
 
 static int verify_chunk(const struct snapshot *s, uint64_t i, uint64_t size_bytes, struct error *e)
 {
-	uint64_t sum, offset = s->header.sections[PART_RAM].offset + i * SNAPSHOT_CHUNK_BYTES;
-	memcpy(&sum, s->parts[PART_SUMS] + i * sizeof(sum), sizeof(sum));
+	uint64_t sum = chunk_sum(s, i);
+	uint64_t offset = s->header.sections[PART_RAM].offset + i * SNAPSHOT_CHUNK_BYTES;
 	if (is_hole(s, offset, size_bytes)) {
 		if (!sum)
 			return 0;

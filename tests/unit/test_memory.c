@@ -243,7 +243,7 @@ static void test_ram_from_a_file(void **unused)
 	assert_int_equal(ftruncate(fd, (off_t)(MIB + 8192)), 0);
 	assert_int_equal(pwrite(fd, &word, 8, 8192 + 0x3000), 8);
 	struct memory *m = make(MIB);
-	assert_int_equal(memory_map_file(m, fd, 8192, &e), 0);
+	assert_int_equal(memory_map_file(m, 0x2000, 0x4000, fd, 8192 + 0x2000, &e), 0);
 	assert_int_equal(memory_read(m, gpa(0x3000), &back, 8), 0);
 	assert_true(back == word);
 	assert_int_equal(memory_read(m, gpa(0x5000), &back, 8), 0);
@@ -251,8 +251,9 @@ static void test_ram_from_a_file(void **unused)
 	assert_int_equal(memory_write(m, gpa(0x3000), &other, 8), 0);
 	assert_int_equal(pread(fd, &back, 8, 8192 + 0x3000), 8);
 	assert_true(back == word);
-	assert_int_equal(memory_map_file(m, fd, 100, &e), -EINVAL);
-	assert_true(strlen(e.text) > 0);
+	assert_int_equal(memory_map_file(m, 0, 0x1000, fd, 100, &e), -EINVAL);
+	assert_int_equal(memory_map_file(m, MIB - 0x1000, 0x2000, fd, 0, &e), -EINVAL);
+	assert_non_null(strstr(e.text, "more of a file"));
 	memory_destroy(m);
 	close(fd);
 }
