@@ -119,8 +119,19 @@ static void translate(struct machine *m, struct input *in)
 	enum mmu_mode mode = (enum mmu_mode)(how / 3 % 3);
 	if (mmu_fast_lookup(m->mmu, a.v, a.v, kind, mode))
 		return;
-	if (mmu_translate(m->mmu, a, kind, mode, &page, &fault) && page.host)
+	if (!mmu_translate(m->mmu, a, kind, mode, &page, &fault) || !page.host)
+		return;
+	if (kind != ACCESS_WRITE) {
 		*(volatile uint8_t *)page.host;
+		return;
+	}
+	/* The guest stores an entry where it may, perhaps into one of its tables. */
+	uint64_t e = take_entry(m, in), room = PAGE_SIZE_BYTES - (page.gpa.v & PAGE_OFFSET_MASK);
+	unsigned count = 1u << (how >> 4 & 3);
+	count = count < room ? count : (unsigned)room;
+	memcpy(page.host, &e, count);
+	if (page.flags)
+		memory_notify_write(m->memory, page.gpa, count);
 }
 
 static void hold_page(struct machine *m, unsigned page, bool hold)
@@ -161,17 +172,31 @@ static void operate(struct machine *m, struct input *in)
 	}
 }
 
+static void judge(const struct mmu *mmu, bool is_thorough)
+{
+	char why[200];
+	if (mmu->difference) {
+		fprintf(stderr, "%s\n", mmu->difference);
+		abort();
+	}
+	if (is_thorough && !mmu_audit(mmu, why, sizeof(why))) {
+		fprintf(stderr, "%s\n", why);
+		abort();
+	}
+}
+
 static void run(const char *strategy, const uint8_t *bytes, size_t size_bytes)
 {
 	static const uint8_t widths[] = {36, 39, 46, 52};
 	struct input in = {bytes, size_bytes};
 	struct machine m = {.memory = NULL};
 	uint64_t shape = take(&in, 1);
-	struct mmu_config config = {.strategy = strategy,
-				    .geometry = &geometry,
+	struct mmu_config config = {.geometry = &geometry,
 				    .verify = true,
 				    .host_levels = 3 + (shape & 1) + (shape >> 1 & 1),
 				    .host_page_shift = 12 + 9 * (unsigned)((shape >> 2) % 3)};
+	if (mmu_parse_strategy(strategy, &config, NULL))
+		abort();
 	m.model.physical_bits = widths[shape >> 4 & 3];
 	m.model.has[FEATURE_PSE36] = m.model.has[FEATURE_PDPE1GB] = shape & 0x40;
 	m.vcpu.model = &m.model;
@@ -183,20 +208,29 @@ static void run(const char *strategy, const uint8_t *bytes, size_t size_bytes)
 		write_entry(&m, &in);
 	if (mmu_create(&m.mmu, &config, &m.vcpu, m.memory, NULL))
 		abort();
-	for (unsigned i = 0; i < OPERATIONS_MAX && in.left && !m.mmu->difference; i++)
+	for (unsigned i = 0; i < OPERATIONS_MAX && in.left; i++) {
 		operate(&m, &in);
-	if (m.mmu->difference) {
-		fprintf(stderr, "%s\n", m.mmu->difference);
-		abort();
+		judge(m.mmu, i % 16 == 0);
 	}
+	judge(m.mmu, true);
 	mmu_destroy(m.mmu);
 	memory_destroy(m.memory);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size_bytes)
 {
+	static const char *const settings[] = {
+		"shadow:limit=64K",
+		"shadow-sync:pf-filter=on:limit=64K",
+		"shadow-prefetch:prefetch=3:pf-filter=on",
+		"shadow-cache:prefetch=table:roots=1:cr3-exits=off",
+		"shadow-cache:sync=oos:limit=64K",
+		"shadow-cache:sync=oos:pf-filter=on:prefetch=8:cr3-exits=off",
+	};
 	const char *name;
 	for (size_t i = 0; (name = mmu_strategy_name(i, NULL)); i++)
 		run(name, bytes, size_bytes);
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
+		run(settings[i], bytes, size_bytes);
 	return 0;
 }
