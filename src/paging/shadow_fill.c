@@ -344,8 +344,10 @@ static enum shadow_outcome place(struct shadow *s, uint32_t at, const struct des
 	/* What the TLBs hold of the old entry is the guest's to invalidate; a changed frame in a
 	 * table that is watched was seen before. */
 	bool was_due = s->is_flush_due;
+	bool was_leaf = shadow_is_leaf(*shadow_entry(s, at), level);
 	shadow_clear_entry(s, at);
-	s->is_flush_due = was_due;
+	if (was_leaf)
+		s->is_flush_due = was_due;
 	shadow_set_leaf(s, at, leaf_entry(s, gfn, level, d->flags, d->code));
 	return is_refused ? SHADOW_EMULATE : d->is_let_go ? SHADOW_UNSYNCED : SHADOW_FILLED;
 }
