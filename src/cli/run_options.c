@@ -252,6 +252,8 @@ static const struct option_row rows[] = {
 	 OPTION_SWITCH, FIELD(vm.verify)},
 	{"intercept-rdtsc", NULL, NULL, "RDTSC exits, too", NULL, OPTION_SWITCH,
 	 FIELD(vm.intercept_rdtsc)},
+	{"perf-map", NULL, NULL, "trans: name translated code for perf in /tmp/perf-PID.map", NULL,
+	 OPTION_SWITCH, FIELD(vm.perf_map)},
 	{"profile", NULL, "NAME",
 	 "the processor whose TLBs and prices are taken: k10-2350, skylake-sp, or a file "
 	 "(gnomon profile) [skylake-sp]",

@@ -28,6 +28,7 @@ struct engine_config {
 	struct clock *clock;
 	unsigned vcpu_count;
 	bool intercept_rdtsc; /* charge RDTSC as an exit */
+	bool perf_map;	      /* trans: name translated code for perf in /tmp/perf-PID.map */
 	uint8_t warm_count;   /* trans: a block is translated when it runs for this time; 0: a good
 				 one */
 };

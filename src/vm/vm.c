@@ -114,13 +114,29 @@ static int check_cpu(const struct vm_config *c, struct error *e)
 	return r ? error_prefix(e, "--cpu") : 0;
 }
 
+static int check_engine(const struct vm_config *c, struct error *e)
+{
+	bool is_trans = engine_find(c->engine, e) == &trans_ops;
+	if (!engine_find(c->engine, e))
+		return -EINVAL;
+	if (c->perf_map && !is_trans)
+		return error_set(e, -EINVAL,
+				 "--perf-map: '%s' makes no code; it goes with --engine trans",
+				 c->engine);
+	if (c->observer_count && is_trans)
+		return error_set(e, -EINVAL,
+				 "--engine: 'trans' does not show each access to the schemes that "
+				 "ride along; they go with --engine interp");
+	return 0;
+}
+
 int vm_config_check(const struct vm_config *c, struct error *e)
 {
 	if (!c->kernel && !c->saved)
 		return error_set(e, -EINVAL, "--kernel FILE is missing: what shall be booted?");
 	if (!c->cpu_count || c->cpu_count > VM_CPUS_MAX)
 		return error_set(e, -EINVAL, "--cpus: must be 1 to %u", VM_CPUS_MAX);
-	if (!engine_find(c->engine, e))
+	if (check_engine(c, e))
 		return -EINVAL;
 	if (c->stop_at && (!*c->stop_at || strlen(c->stop_at) > MATCH_MAX))
 		return error_set(e, -EINVAL, "--stop-at: the text must have 1 to %d characters",
@@ -221,6 +237,7 @@ static int make_engine(struct vm *vm, struct error *e)
 		.clock = &vm->clock,
 		.vcpu_count = vm->config.cpu_count,
 		.intercept_rdtsc = vm->config.intercept_rdtsc,
+		.perf_map = vm->config.perf_map,
 	};
 	int r = vm->engine_ops->create(&vm->engine, &config, e);
 	for (unsigned i = 0; !r && i < vm->config.cpu_count; i++)

@@ -77,6 +77,7 @@ struct vm_config {
 	unsigned host_page_shift; /* nested: 12, 21, 30, 0: 12 */
 	bool verify;
 	bool intercept_rdtsc;
+	bool perf_map; /* trans: /tmp/perf-PID.map */
 	enum clock_kind clock;
 	bool kvm_leaves; /* KVM's CPUID leaves and kvmclock */
 	enum unhandled_policy unhandled;

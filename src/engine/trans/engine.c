@@ -88,6 +88,7 @@ static void trans_destroy(struct engine *engine)
 	}
 	free(trans->vcpus);
 	free(trans->insns);
+	perf_map_close(trans);
 	cache_fini(trans);
 	free(trans);
 }
@@ -127,6 +128,8 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	r = cache_init(trans, e);
+	if (!r && config->perf_map)
+		r = perf_map_open(trans, e);
 	if (r) {
 		trans_destroy(*out);
 		*out = NULL;

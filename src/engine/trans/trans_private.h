@@ -18,6 +18,7 @@
 #pragma once
 
 #include <Zydis/Zydis.h>
+#include <stdio.h>
 
 #include "engine/interp/block.h"
 #include "engine/trans/emit.h"
@@ -115,7 +116,7 @@ struct trans {
 	size_t records_used;
 	struct site *sites;
 	uint32_t site_count;
-	bool flush_wanted;
+	FILE *perf_map; /* NULL: nobody asked for it */
 	/* Thunks (thunk.c), running addresses. */
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
@@ -152,6 +153,11 @@ void cache_link(struct trans *trans, struct link *l, struct translation *to);
 struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode);
 void cache_dropped(void *opaque, struct block *b);
 void cache_flushed(void *opaque);
+
+/* perf_map.c: names for perf; nothing happens unless it was asked for. */
+int perf_map_open(struct trans *trans, struct error *e);
+void perf_map_close(struct trans *trans);
+void perf_map_add(struct trans *trans, const struct translation *x);
 
 /* thunk.c: writes the thunks to the start of the code cache. */
 void thunk_init(struct trans *trans);

@@ -157,5 +157,6 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	w.x->code_bytes = (uint32_t)(emitter_here(&w.e) - w.x->code);
 	trans->code_used = align_up((uint64_t)(w.e.at - trans->writable), 16);
 	b->translation = w.x;
+	perf_map_add(trans, w.x);
 	return w.x;
 }
