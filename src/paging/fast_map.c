@@ -28,7 +28,9 @@ void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 	};
 	p->fast_used[index / 64] |= BIT(index % 64);
 	uint16_t access = (uint16_t)(1u << WALK_ACCESS(mode, kind));
-	uint64_t **stamp = p->stamps + (fast - &mmu->fast[0][0][0]) * p->observer_count;
+	uint64_t **stamp = p->stamps; /* NULL without observers */
+	if (stamp)
+		stamp += (fast - &mmu->fast[0][0][0]) * p->observer_count;
 	if (entry)
 		entry->fast_accesses |= access;
 	for (struct mmu *o = p->next; o; o = o->private->next) {

@@ -130,7 +130,7 @@ static struct calibration sample_calibration(void)
 static struct profile *profile_of(const struct calibration *c, const char *base)
 {
 	struct error e = {0};
-	struct profile *p;
+	struct profile *p = NULL;
 	char *text;
 
 	if (calibrate_profile(c, "here", base, &text, &e) ||
