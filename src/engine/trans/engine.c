@@ -13,7 +13,11 @@
 #include "engine/trans/trans.h"
 #include "engine/trans/translate_private.h"
 
+#ifdef GNOMON_HARD
+#define WARM_COUNT 2
+#else
 #define WARM_COUNT 24
+#endif
 
 static bool is_translatable(const struct interp_vcpu *c, const struct block *b)
 {
@@ -32,6 +36,19 @@ static void fill_frame(struct trans_vcpu *t)
 	f->gs_base = s->seg[SEG_GS].base;
 	f->c_mxcsr = 0x1f80;
 	helper_set_budget(t, f);
+}
+
+/* Hard mode: no look-up outlives an entry into generated code, no translated address every other.
+ */
+static void make_hard(struct space *p)
+{
+#ifdef GNOMON_HARD
+	space_flush_jumps(p);
+	if (p->last_use % 2)
+		space_flush(p);
+#else
+	(void)p;
+#endif
 }
 
 static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
@@ -57,6 +74,7 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 		cache_link(trans, l, x);
 	trans->pending = NULL;
 	helper_choose_space(t);
+	make_hard(t->space);
 	space_remember(t->space, s->rip, x->code);
 	s->rflags &= ~FLAG_RF;
 	fill_frame(t);

@@ -131,15 +131,15 @@ struct trans {
 	uint64_t pending_rip;
 };
 
-#ifdef GNOMON_HARD
-#define TRANS_CODE_BYTES (128u << 10)
+/* The longest code of one guest instruction, slow paths included, and of a block. */
+#define TRANS_INSN_CODE_MAX 400u
+#define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
+#ifdef GNOMON_HARD /* the longest block, the thunks and one page */
+#define TRANS_CODE_BYTES align_up(TRANS_BLOCK_CODE_MAX + 2 * PAGE_SIZE_BYTES, PAGE_SIZE_BYTES)
 #else
 #define TRANS_CODE_BYTES (32u << 20)
 #endif
 #define TRANS_RECORD_BYTES (TRANS_CODE_BYTES)
-/* The longest code of one guest instruction, slow paths included, and of a block. */
-#define TRANS_INSN_CODE_MAX 400u
-#define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
 
 /* cache.c */
 int cache_init(struct trans *trans, struct error *e);
