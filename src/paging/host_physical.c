@@ -24,6 +24,52 @@ unsigned host_page_shift_at(const struct memory *m, gpa_t a, unsigned shift_max)
 	return PAGE_SHIFT;
 }
 
+#define PLACE_SLOTS (2 * PLACED_TABLES_MAX)
+
+int placed_tables_init(struct placed_tables *p, gpa_t base, unsigned stride_shift, struct error *e)
+{
+	*p = (struct placed_tables){.base = base, .stride_shift = stride_shift};
+	p->gfns = malloc(PLACED_TABLES_MAX * sizeof(*p->gfns));
+	p->places = calloc(PLACE_SLOTS, sizeof(*p->places));
+	if (p->gfns && p->places)
+		return 0;
+	placed_tables_fini(p);
+	return error_set(e, -ENOMEM, "no host memory to place page tables");
+}
+
+void placed_tables_fini(struct placed_tables *p)
+{
+	free(p->gfns);
+	free(p->places);
+	*p = (struct placed_tables){0};
+}
+
+gpa_t placed_tables_end(const struct placed_tables *p)
+{
+	return gpa(p->base.v + ((uint64_t)PLACED_TABLES_MAX << p->stride_shift));
+}
+
+gpa_t placed_tables_place(struct placed_tables *p, gpa_t a)
+{
+	uint64_t gfn = gpa_gfn(a), slot = gfn * 0x9e3779b97f4a7c15ull % PLACE_SLOTS;
+	while (p->places[slot] && p->gfns[p->places[slot] - 1] != gfn)
+		slot = (slot + 1) % PLACE_SLOTS;
+	if (!p->places[slot]) {
+		if (p->count == PLACED_TABLES_MAX)
+			return a;
+		p->gfns[p->count] = gfn;
+		p->places[slot] = ++p->count;
+	}
+	return gpa(p->base.v + ((uint64_t)(p->places[slot] - 1) << p->stride_shift) +
+		   (a.v & (PAGE_SIZE_BYTES - 1)));
+}
+
+gpa_t placed_tables_origin(const struct placed_tables *p, gpa_t placed)
+{
+	uint64_t place = (placed.v - p->base.v) >> p->stride_shift;
+	return gpa(p->gfns[place] << PAGE_SHIFT | (placed.v & (PAGE_SIZE_BYTES - 1)));
+}
+
 int table_pool_init(struct table_pool *p, hpa_t base, uint32_t page_count, struct error *e)
 {
 	*p = (struct table_pool){.base = base, .page_count = page_count};

@@ -39,6 +39,38 @@ static inline uint8_t *hpa_host(const struct memory *m, hpa_t a)
 unsigned host_page_shift_at(const struct memory *m, gpa_t a, unsigned shift_max);
 
 /*
+ * Guest pages that serve as page tables, as if the guest had put them elsewhere: for the nested
+ * dimension's walks alone, each has a place in a region of guest-physical addresses above RAM,
+ * side by side or 2M apart. What it holds stays in RAM where it is.
+ *
+ * A page gets its place when a walk first uses it and keeps it; after PLACED_TABLES_MAX pages the
+ * others stay where they are.
+ */
+#define PLACED_TABLES_MAX 65536u
+
+struct placed_tables {
+	gpa_t base;
+	unsigned stride_shift;
+	uint32_t count;
+	uint64_t *gfns;	  /* by place */
+	uint32_t *places; /* open addressing by gfn: place + 1; 0: empty */
+};
+
+/* -ENOMEM. */
+int placed_tables_init(struct placed_tables *p, gpa_t base, unsigned stride_shift, struct error *e);
+void placed_tables_fini(struct placed_tables *p);
+/* One past the region. */
+gpa_t placed_tables_end(const struct placed_tables *p);
+/* Where `a`, in a page table, is for the nested dimension; and back. */
+gpa_t placed_tables_place(struct placed_tables *p, gpa_t a);
+gpa_t placed_tables_origin(const struct placed_tables *p, gpa_t placed);
+
+static inline bool placed_tables_has(const struct placed_tables *p, gpa_t a)
+{
+	return p->gfns && a.v >= p->base.v && a.v < placed_tables_end(p).v;
+}
+
+/*
  * A pool of 4 KiB table pages at consecutive host-physical addresses, with a limit. Pages are
  * zeroed when allocated.
  */

@@ -132,8 +132,8 @@ enum mmu_walk_cache {
 	MMU_WALK_CACHE_1D,
 	MMU_WALK_CACHE_2D
 };
-/* Where the host put the guest pages that are page tables (Dong et al., 4.B): as they come, all in
- * as few 2M host regions as hold them, or no two in one. */
+/* Where the nested dimension finds the guest pages that are page tables (Dong et al., 4.B): where
+ * the guest put them, side by side in as few 2M regions as hold them, or no two in one. */
 enum mmu_table_placement { MMU_TABLES_AS_IS, MMU_TABLES_CONFINED, MMU_TABLES_SCATTERED };
 
 #define MMU_PREFETCH_TABLE 1024u /* the whole table that holds the faulting entry */

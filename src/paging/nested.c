@@ -11,6 +11,10 @@
  * Host pages of 2M or 1G end the walk one or two levels early, where RAM is whole. Entry: bit 0
  * present, bit 7 large, the rest an HPA. A and D of host entries are not modelled.
  *
+ * Where a guest puts its tables decides how many different host entries locate them (Dong et al.,
+ * section 4.B). `tables=confined` and `scattered` locate them as if the guest had put them side by
+ * side, or each into a 2M region of its own (host_physical.h); `as-is` where they are.
+ *
  * After a violation the processor starts the instruction anew, so the references of the walk that
  * failed are charged and then those of the one that succeeds. Device memory has no entry: each
  * access walks and exits (the engine charges that exit).
@@ -28,6 +32,7 @@
 #define NESTED_ADDRESS 0x000ffffffffff000ull
 #define NESTED_INDEX_BITS 9
 #define GIB (1ull << 30)
+#define LARGE_SHIFT 21
 
 struct nested {
 	struct strategy base;
@@ -36,6 +41,9 @@ struct nested {
 	uint32_t root; /* first of root_pages */
 	uint64_t root_entries;
 	uint32_t root_pages;
+	enum mmu_table_placement placement;
+	struct placed_tables placed; /* unless they are as they are */
+	hpa_t placed_hpa;	     /* of its region */
 	/* The walk that goes on: the host's part of it, and whether it ended at a missing entry. */
 	struct host_walk host[WALK_LEVELS_MAX + 1];
 	unsigned host_count;
@@ -69,21 +77,38 @@ static int init_tables(struct nested *n, struct error *e)
 	const struct memory *m = n->base.mmu->memory;
 	unsigned top = level_shift(n->level_count);
 	uint64_t end = guest_end(m);
+	int r = 0;
+	if (n->placement != MMU_TABLES_AS_IS) {
+		bool is_confined = n->placement == MMU_TABLES_CONFINED;
+		r = placed_tables_init(&n->placed, gpa(align_up(end, GIB)),
+				       is_confined ? PAGE_SHIFT : LARGE_SHIFT, e);
+		if (r)
+			return r;
+		end = placed_tables_end(&n->placed).v;
+	}
 	n->root_entries = (end + (1ull << top) - 1) >> top;
 	n->root_pages = (uint32_t)((n->root_entries * 8 + PAGE_SIZE_BYTES - 1) >> PAGE_SHIFT);
 	uint64_t count = n->root_pages;
 	for (unsigned level = 1; level < n->level_count; level++)
 		count += (end >> level_shift(level + 1)) + 1;
-	int r = table_pool_init(&n->pool, hpa(align_up(m->ram_bytes, GIB)), (uint32_t)count, e);
-	if (!r)
-		n->root = table_pool_alloc(&n->pool, n->root_pages);
-	return r;
+	r = table_pool_init(&n->pool, hpa(align_up(m->ram_bytes, GIB)), (uint32_t)count, e);
+	if (r)
+		return r;
+	n->root = table_pool_alloc(&n->pool, n->root_pages);
+	n->placed_hpa = hpa(align_up(n->pool.base.v + (count << PAGE_SHIFT), GIB));
+	return 0;
+}
+
+static void drop_tables(struct nested *n)
+{
+	table_pool_fini(&n->pool);
+	placed_tables_fini(&n->placed);
 }
 
 static void nested_destroy(struct strategy *s)
 {
 	struct nested *n = (struct nested *)s;
-	table_pool_fini(&n->pool);
+	drop_tables(n);
 	free(n);
 }
 
@@ -96,6 +121,7 @@ static int nested_create(struct strategy **out, struct mmu *mmu, const struct mm
 	n->base = (struct strategy){&nested_ops, mmu};
 	n->level_count = config->host_levels;
 	n->page_shift_max = config->host_page_shift;
+	n->placement = config->table_placement;
 	int r = init_tables(n, e);
 	if (r) {
 		nested_destroy(&n->base);
@@ -121,13 +147,20 @@ static void note_reference(struct walk_path *path, unsigned level, hpa_t address
 	path->ref[path->count++].shift = (uint8_t)level_shift(level);
 }
 
+/* Is `a` in the region of placed tables, where nothing is for a guest that names it itself? */
+static bool is_placed(const struct nested *n, gpa_t a)
+{
+	return n->placement != MMU_TABLES_AS_IS && placed_tables_has(&n->placed, a);
+}
+
 /* The hardware's walk, with what it referred to. False: no entry. */
-static bool nested_walk(const struct nested *n, gpa_t a, struct nested_result *r,
+static bool nested_walk(const struct nested *n, gpa_t a, bool is_table, struct nested_result *r,
 			struct walk_path *path)
 {
 	uint32_t table = n->root;
 	path->count = 0;
-	if (a.v >> level_shift(n->level_count) >= n->root_entries) {
+	if (a.v >> level_shift(n->level_count) >= n->root_entries ||
+	    (!is_table && is_placed(n, a))) {
 		note_reference(path, n->level_count, table_pool_hpa(&n->pool, n->root), 0);
 		return false;
 	}
@@ -165,19 +198,20 @@ static void nested_map(struct nested *n, gpa_t a, unsigned page_shift)
 		}
 	}
 	gpa_t first = gpa(align_down(a.v, 1ull << page_shift));
-	*entry = hpa_from_gpa(n->base.mmu->memory, first).v | NESTED_P |
-		 (page_shift > PAGE_SHIFT ? NESTED_LARGE : 0);
+	hpa_t to = is_placed(n, a) ? hpa(n->placed_hpa.v + (first.v - n->placed.base.v))
+				   : hpa_from_gpa(n->base.mmu->memory, first);
+	*entry = to.v | NESTED_P | (page_shift > PAGE_SHIFT ? NESTED_LARGE : 0);
 }
 
-/* One more location of the walk that goes on. True: *r. False: `a` is not RAM, or (has_violated)
- * the walk ends here. */
-static bool nested_translate(struct nested *n, gpa_t a, struct nested_result *r)
+/* One more location of the walk that goes on: of a table that may have been placed, or of anything.
+ * True: *r. False: `a` is not RAM, or (has_violated) the walk ends here. */
+static bool nested_translate(struct nested *n, gpa_t a, bool is_table, struct nested_result *r)
 {
 	struct host_walk *host = &n->host[n->host_count++];
 	host->address = a;
-	if (likely(nested_walk(n, a, r, &host->path)))
+	if (likely(nested_walk(n, a, is_table, r, &host->path)))
 		return true;
-	n->has_violated = memory_slot(n->base.mmu->memory, a) != NULL;
+	n->has_violated = memory_slot(n->base.mmu->memory, a) || (is_table && is_placed(n, a));
 	return false;
 }
 
@@ -188,7 +222,9 @@ static void handle_violation(struct nested *n)
 	gpa_t a = n->host[n->host_count - 1].address;
 	ledger_charge(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION);
 	ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
-	nested_map(n, a, host_page_shift_at(mmu->memory, a, n->page_shift_max));
+	nested_map(n, a,
+		   is_placed(n, a) ? n->page_shift_max
+				   : host_page_shift_at(mmu->memory, a, n->page_shift_max));
 	mmu_note_exit(mmu);
 }
 
@@ -196,10 +232,20 @@ static void handle_violation(struct nested *n)
 static bool nested_locate(void *opaque, gpa_t a, unsigned size_bytes, uint8_t **host)
 {
 	struct nested *n = opaque;
+	struct memory *m = n->base.mmu->memory;
 	struct nested_result r;
-	if (nested_translate(n, a, &r))
-		*host = hpa_host(n->base.mmu->memory, r.hpa);
-	return !n->has_violated;
+	bool has_place = n->placement != MMU_TABLES_AS_IS && memory_slot(m, a);
+	if (has_place)
+		a = placed_tables_place(&n->placed, a);
+	if (!nested_translate(n, a, has_place, &r))
+		return !n->has_violated;
+	if (has_place && is_placed(n, a)) {
+		gpa_t placed = gpa(n->placed.base.v + (r.hpa.v - n->placed_hpa.v));
+		*host = memory_host(m, placed_tables_origin(&n->placed, placed), size_bytes);
+	} else {
+		*host = hpa_host(m, r.hpa);
+	}
+	return true;
 }
 
 /* One attempt of the hardware. WALK_ABORTED: it ended in a violation. */
@@ -217,7 +263,7 @@ static enum walk_outcome attempt(struct nested *n, gva_t address, enum access_ki
 		n->has_violated = false;
 		n->host_count = 0;
 		if (walk(&mmu->private->context, &source, address, kind, mode, r) == WALK_OK)
-			is_ram = nested_translate(n, r->gpa, &page);
+			is_ram = nested_translate(n, r->gpa, false, &page);
 		mmu_charge_nested(mmu, address, r, n->host, n->host_count);
 	} while (r->outcome == WALK_OK && !n->has_violated &&
 		 !walk_commit(&mmu->private->context, &source, kind, r, &updates));
@@ -267,7 +313,7 @@ static void nested_reset(struct strategy *s)
 static void nested_memory_changed(struct strategy *s)
 {
 	struct nested *n = (struct nested *)s;
-	table_pool_fini(&n->pool);
+	drop_tables(n);
 	int r = init_tables(n, NULL);
 	assert(!r);
 	(void)r;

@@ -15,6 +15,8 @@ static const char *const variants[] = {
 	"nested:host-levels=5:host-page=1G",
 	"nested:host-levels=1",
 	"nested:host-levels=2:host-page=2M",
+	"nested:tables=confined:host-page=2M:walk-cache=2d",
+	"nested:tables=scattered:host-levels=3:nested-tlb=4",
 	"shadow",
 	"shadow:host-page=2M",
 	"shadow:host-page=1G",
