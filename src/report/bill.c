@@ -115,13 +115,24 @@ void bill_make(struct bill *b, const struct report_input *input)
 	assert(b->closes);
 }
 
-bool bill_is_hypothetical(const struct bill *b)
+const char *bill_hypothesis(const struct bill *b)
 {
-	uint64_t references = bill_count(&b->line[EVENT_NESTED_FILL]);
+	const struct report_input *in = b->input;
+	const struct profile *p = in->profile;
+	uint64_t nested = bill_count(&b->line[EVENT_NESTED_FILL]);
 
 	for (int e = EVENT_WALK_H1; e <= EVENT_WALK_H5; e++)
-		references += bill_count(&b->line[e]);
-	return references && b->input->is_virtualized && !b->input->profile->has_nested_paging;
+		nested += bill_count(&b->line[e]);
+	if (!in->is_virtualized)
+		return NULL;
+	if (nested && !p->has_nested_paging)
+		return "nested paging";
+	/* Settings stand in the strategy's text, which is canonical. */
+	if (!p->has_pf_filter && strstr(in->strategy, ":pf-filter=on"))
+		return "filter of page faults";
+	if (!p->tlb.tagged && strstr(in->strategy, ":tlb-tag=on"))
+		return "tags in its TLB";
+	return NULL;
 }
 
 const char *bill_side_name(enum bill_side side)

@@ -41,8 +41,14 @@ static inline uint64_t bill_count(const struct bill_line *l)
 	return l->count[RING_KERNEL] + l->count[RING_USER];
 }
 
-/* Nested paging ran on a profile whose processor has none: what if it had. */
-bool bill_is_hypothetical(const struct bill *b);
+/* What the strategy used and the profile's processor lacks ("nested paging"): the bill is what it
+ * would cost if it had. NULL: nothing. */
+const char *bill_hypothesis(const struct bill *b);
+
+static inline bool bill_is_hypothetical(const struct bill *b)
+{
+	return bill_hypothesis(b) != NULL;
+}
 
 const char *bill_side_name(enum bill_side side);
 /* "measured" (it happened), "modelled" (the hardware model says so), "unavailable". */

@@ -134,9 +134,10 @@ static void put_hypothetical(const struct table *t, const struct compare_group *
 	for (unsigned i = g->first; i < g->first + g->count; i++)
 		if (bill_is_hypothetical(&t->compare->rows[i].bill))
 			fprintf(t->out,
-				"  hypothetical: %s has no nested paging; %s is what it "
-				"would cost if it had\n",
-				g->profile->name, t->compare->rows[i].scheme->strategy);
+				"  hypothetical: %s has no %s; %s is what it would cost if it "
+				"had\n",
+				g->profile->name, bill_hypothesis(&t->compare->rows[i].bill),
+				t->compare->rows[i].scheme->strategy);
 }
 
 static int put_varied(const struct table *t, const struct compare_group *g)

@@ -77,9 +77,8 @@ static void put_head(const struct table *t)
 	fputc('\n', t->out);
 	if (bill_is_hypothetical(t->bill))
 		fprintf(t->out,
-			"  hypothetical: %s has no nested paging; this is what it would cost if it "
-			"had\n",
-			in->profile->name);
+			"  hypothetical: %s has no %s; this is what it would cost if it had\n",
+			in->profile->name, bill_hypothesis(t->bill));
 	for (int g = 0; g < GROUP_COUNT; g++)
 		if (in->is_unavailable[g])
 			fprintf(t->out, "  unavailable on this engine, and not in the bill: %s\n",

@@ -436,6 +436,35 @@ static void test_nested_paging_that_no_hardware_has(void **state)
 	}
 }
 
+static void test_settings_that_no_hardware_has(void **state)
+{
+	static const struct {
+		const char *profile, *strategy, *lacks;
+	} rows[] = {{"k10-2350", "shadow-cache:pf-filter=on", "filter of page faults"},
+		    {"p4-672", "shadow-cache:pf-filter=on", NULL},
+		    {"p4-672", "shadow:tlb-tag=on", "tags in its TLB"},
+		    {"k8-8212", "shadow:tlb-tag=on", NULL},
+		    {"k8-8212", "shadow:tlb-tag=off", NULL}};
+	static const struct ledger nothing;
+	const struct ledger *list[] = {&nothing};
+	static struct bill bill;
+
+	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct profile *p = load(rows[i].profile);
+
+		bill_make(&bill, &(struct report_input){.profile = p,
+							.ledgers = list,
+							.vcpu_count = 1,
+							.strategy = rows[i].strategy,
+							.is_virtualized = true});
+		if (rows[i].lacks)
+			assert_string_equal(bill_hypothesis(&bill), rows[i].lacks);
+		else
+			assert_null(bill_hypothesis(&bill));
+		profile_destroy(p);
+	}
+}
+
 static void test_an_empty_run_is_a_bill_too(void **state)
 {
 	struct profile *p = load("k10-2350");
@@ -576,6 +605,7 @@ int main(void)
 		cmocka_unit_test(test_json_closes_from_outside),
 		cmocka_unit_test(test_unavailable_counters_are_null),
 		cmocka_unit_test(test_nested_paging_that_no_hardware_has),
+		cmocka_unit_test(test_settings_that_no_hardware_has),
 		cmocka_unit_test(test_an_empty_run_is_a_bill_too),
 		cmocka_unit_test(test_a_full_disk_is_told),
 		cmocka_unit_test(test_a_profile_is_shown),
