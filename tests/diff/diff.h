@@ -108,6 +108,7 @@ int guest_create(struct guest **out, const char *engine, const char *cpu);
 void guest_destroy(struct guest *guest);
 void guest_set_data(struct guest *guest, const uint8_t *data); /* DATA_BYTES */
 void guest_get_data(struct guest *guest, uint8_t *data);
+struct engine *guest_engine(struct guest *guest);
 struct vcpu *guest_vcpu(struct guest *guest); /* for control registers, which stay as set */
 void guest_set_code(struct guest *guest, uint64_t address, const uint8_t *bytes, unsigned count);
 void guest_get_code(struct guest *guest, uint64_t address, uint8_t *bytes, unsigned count);

@@ -241,6 +241,11 @@ void guest_get_data(struct guest *guest, uint8_t *data)
 		memcpy(data + k, guest->ram + data_gpa(DATA + k), PAGE_SIZE_BYTES);
 }
 
+struct engine *guest_engine(struct guest *guest)
+{
+	return guest->engine;
+}
+
 struct vcpu *guest_vcpu(struct guest *guest)
 {
 	return guest->vcpu;
