@@ -95,6 +95,13 @@ void access_address(struct work *w, const struct guest_address *a)
 		else
 			emit_rm(e, a->is_32bit ? 0 : EMIT_W, 0x8d, HOST_T1, m); /* lea */
 	}
+	if (a->is_bit_string) {
+		emit_mov(e, HOST_T0, a->bit_register);
+		emit_rr(e, EMIT_W, 0xc1, 7, HOST_T0); /* sar */
+		emit_byte(e, 6);
+		emit_lea(e, HOST_T1,
+			 (struct host_memory){.base = HOST_T1, .index = HOST_T0, .shift = 3});
+	}
 	if (a->seg != SEG_FS && a->seg != SEG_GS)
 		return;
 	emit_load(e, HOST_T0, a->seg == SEG_FS ? FRAME(fs_base) : FRAME(gs_base));
@@ -156,7 +163,7 @@ static void emit_access(struct work *w, const struct guest_address *a, unsigned 
 			bool is_write, bool is_aligned)
 {
 	struct emitter *e = &w->e;
-	bool is_fixed = a->is_constant && a->seg != SEG_FS && a->seg != SEG_GS;
+	bool is_fixed = a->is_constant && !a->is_bit_string && a->seg != SEG_FS && a->seg != SEG_GS;
 	struct host_memory tag = {.base = HOST_T0, .index = NO_INDEX, .is_gs = true};
 	flags_to_frame(w);
 	uint32_t site = add_site(w, (struct site){.resume = emitter_here(e),

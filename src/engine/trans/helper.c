@@ -118,16 +118,20 @@ bool helper_is_translatable(const struct interp_vcpu *c)
 	       !c->mmu->is_observed;
 }
 
-/* The translation at RIP, if there is one and it can be found without a fault. */
+/* The translation at RIP, if there is one. A fault is left to the loop, which fetches again. */
 static struct translation *find_translation(struct trans_vcpu *t)
 {
 	struct interp_vcpu *c = t->c;
 	uint64_t rip = c->s->rip;
 	struct mmu_fast_entry *e = mmu_fast_lookup(c->mmu, rip, rip, ACCESS_FETCH, c->fetch_mode);
-	if (!e)
+	struct mmu_page page;
+	struct page_fault fault;
+	if (e)
+		page.gpa = gpa(e->gfn << PAGE_SHIFT | (rip & PAGE_OFFSET_MASK));
+	else if (!vcpu_is_canonical(c->s, rip) ||
+		 !mmu_translate(c->mmu, gva(rip), ACCESS_FETCH, c->fetch_mode, &page, &fault))
 		return NULL;
-	struct block *b =
-		block_find(c->vm, e->gfn << PAGE_SHIFT | (rip & PAGE_OFFSET_MASK), c->key);
+	struct block *b = block_find(c->vm, page.gpa.v, c->key);
 	return b ? cache_find(b, rip, c->mode) : NULL;
 }
 

@@ -52,6 +52,8 @@ static bool is_plain(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_CMC:
 	case ZYDIS_MNEMONIC_CMP:
 	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_CMPXCHG16B:
+	case ZYDIS_MNEMONIC_CMPXCHG8B:
 	case ZYDIS_MNEMONIC_CQO:
 	case ZYDIS_MNEMONIC_CRC32:
 	case ZYDIS_MNEMONIC_CWD:
@@ -384,7 +386,9 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 	unsigned size_bytes = c->memory->size / 8;
 	if (!size_bytes || size_bytes > 32)
 		return false;
-	if (c->is_vector && is_aligned_vector(w->g, size_bytes))
+	bool is_aligned = c->is_vector ? is_aligned_vector(w->g, size_bytes)
+				       : w->g->d.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+	if (is_aligned)
 		access_emit_aligned(w, &a, size_bytes, is_write);
 	else
 		access_emit(w, &a, size_bytes, is_write);
@@ -525,13 +529,47 @@ static bool translate_lea(struct work *w)
 	return true;
 }
 
+/* BT and its kin with a register as the bit's number: the operand that is touched lies as many
+ * whole operands away as the number says. The host's instruction adds them too, so its address is
+ * that of the touched one less them. */
+static bool translate_bit_string(struct work *w)
+{
+	const ZydisDecodedOperand *memory = &w->g->operands[0];
+	int guest = general_register(w->g->operands[1].reg.value);
+	bool is_write = memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	struct guest_address a;
+	struct copy c = {.g = w->g};
+	struct emitter *e = &w->e;
+	if (memory->size != 64 || is_at_home(guest) || !take_operands(&c) ||
+	    !address_of(w->g, memory, &a))
+		return false;
+	unsigned host = (unsigned)host_register(guest);
+	a.is_bit_string = true;
+	a.bit_register = (uint8_t)host;
+	access_emit(w, &a, 8, is_write);
+	emit_lea(e, HOST_T0, AT_OPERAND);
+	emit_mov(e, HOST_T1, host);
+	emit_rr(e, EMIT_W, 0xc1, 7, HOST_T1); /* sar */
+	emit_byte(e, 6);
+	emit_rr(e, EMIT_W, 0xf7, 3, HOST_T1); /* neg */
+	emit_lea(e, HOST_T0, (struct host_memory){.base = HOST_T0, .index = HOST_T1, .shift = 3});
+	flags_to_host(w);
+	struct operands o = {
+		.reg = host, .is_memory = true, .memory = {.base = HOST_T0, .index = NO_INDEX}};
+	emit_copy(e, &c, &o);
+	w->flags = FLAGS_HOST;
+	return true;
+}
+
 bool translate_copied(struct work *w)
 {
 	struct copy c = {.g = w->g, .is_vector = is_vector(w->g)};
+	if (is_bit_string(w->g))
+		return translate_bit_string(w);
 	bool is_fpu = w->trans->has_x87 && is_x87(w->g);
 	if (is_fpu && w->g->d.mnemonic == ZYDIS_MNEMONIC_FLDCW)
 		return translate_fldcw(w);
-	if (!c.is_vector && !is_fpu && (!is_plain(w->g->d.mnemonic) || is_bit_string(w->g)))
+	if (!c.is_vector && !is_fpu && !is_plain(w->g->d.mnemonic))
 		return false;
 	if (w->g->d.mnemonic == ZYDIS_MNEMONIC_LEA)
 		return translate_lea(w);

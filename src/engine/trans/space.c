@@ -82,6 +82,17 @@ static bool is_set(const uint64_t *bits, uint64_t n)
 	return bits[n / 64] >> (n % 64) & 1;
 }
 
+/* Forgets what lies in the 2^shift bytes around `address`. */
+static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
+{
+	for (unsigned w = 0; w < ARRAY_COUNT(p->jump_used); w++)
+		for (uint64_t used = p->jump_used[w]; used; used &= used - 1) {
+			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
+			if (!((p->jump_rip[slot] ^ address) >> shift))
+				p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
+		}
+}
+
 void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
 {
 	if (p->has_large[address >> 63])
@@ -89,7 +100,7 @@ void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
 	empty_slot(p, space_slot(address));
 	if (is_large_code ? is_set(p->code_regions, address >> 21)
 			  : is_set(p->code_pages, address >> PAGE_SHIFT))
-		space_flush_jumps(p);
+		drop_jumps(p, address, is_large_code ? 21 : PAGE_SHIFT);
 }
 
 void space_drop_local(struct space *p, bool drops_code)

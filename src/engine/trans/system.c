@@ -244,6 +244,8 @@ bool translate_system(struct work *w)
 		if (is_kernel(w))
 			emit_rflags(w, 0, FLAG_IF);
 		return is_kernel(w);
+	case ZYDIS_MNEMONIC_CLD: emit_rflags(w, 0, FLAG_DF); return true;
+	case ZYDIS_MNEMONIC_STD: emit_rflags(w, FLAG_DF, 0); return true;
 	case ZYDIS_MNEMONIC_STI: return translate_sti(w);
 	case ZYDIS_MNEMONIC_STAC: return translate_ac(w, true);
 	case ZYDIS_MNEMONIC_CLAC: return translate_ac(w, false);

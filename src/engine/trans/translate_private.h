@@ -25,7 +25,9 @@ struct guest_address {
 	uint8_t shift;
 	bool is_32bit, is_constant;
 	uint8_t seg;
-	int64_t disp; /* the whole address if is_constant */
+	bool is_bit_string;   /* add the 64-bit words that bit_register, a host register, is */
+	uint8_t bit_register; /* away */
+	int64_t disp;	      /* the whole address if is_constant */
 };
 
 enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS, SLOW_X87, SLOW_INTERPRET };
