@@ -550,6 +550,8 @@ static void test_what_is_odd_is_found(void **state)
 		{"\"tagged\": {\"value\": true", "\"tagged\": {\"value\": false", NULL},
 		{"\"nested_paging\": {\"value\": true", "\"nested_paging\": {\"value\": false",
 		 ".tlb.walk_cache: caches of the nested dimension"},
+		{"\"sizes\": [\"2M\", \"4M\"]", "\"sizes\": [\"4K\", \"4M\"]",
+		 ".tlb.l1i: \"L1 I 2M\" has a page size of an array before it"},
 		{"\"size_kb\": 512", "\"size_kb\": 64", ".caches.l2.array: not larger"},
 		{"\"value\": 15,", "\"value\": 3,", ".caches.l2.latency: as fast as"},
 		{"\"value\": 1300,", "\"value\": 13,", ".prices[\"exit.cr_read\"]: a transition"},
