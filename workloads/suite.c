@@ -138,15 +138,14 @@ static void print_checksum(const char *name, uint64_t sum)
 
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: suite NAME [SCALE]         one workload; prints its checksum\n"
-		"       suite NAME [SCALE] [--small] [--KNOB VALUE]...   a study\n"
-		"       suite NAME --help          its knobs\n"
-		"       suite all [SCALE]          every plain workload but the big ones\n"
-		"       suite big [SCALE]          the ones that need 64 MB or more\n"
-		"       suite small                every study, as small as for tests\n"
-		"       suite mark begin|end       a region of interest around other programs\n"
-		"       suite list                 names and what each does\n");
+	fprintf(stderr, "usage: suite NAME [SCALE]         one workload; prints its checksum\n"
+			"       suite NAME [SCALE] [--small] [--KNOB VALUE]...   a study\n"
+			"       suite NAME --help          its knobs\n"
+			"       suite all [SCALE]          every plain workload but the big ones\n"
+			"       suite big [SCALE]          the ones that need 64 MB or more\n"
+			"       suite small                every study, as small as for tests\n"
+			"       suite mark begin|end|N     a region around other programs, a mark\n"
+			"       suite list                 names and what each does\n");
 	return 2;
 }
 
@@ -259,13 +258,18 @@ static int list(void)
 	return 0;
 }
 
-/* A region of interest for programs that set no marks: one process begins it, another ends it. */
+/* A region of interest for programs that set no marks: one process begins it, another ends it.
+ * Other marks tell whoever counts what comes next. */
 static int set_mark(const char *which)
 {
+	uint64_t number;
+
 	if (!strcmp(which, "begin"))
 		gnomon_region_begin();
 	else if (!strcmp(which, "end"))
 		gnomon_region_end();
+	else if (parse_value(which, &number) && number <= UINT32_MAX)
+		gnomon_mark((unsigned)number);
 	else
 		return usage();
 	return 0;

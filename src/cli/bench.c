@@ -290,7 +290,8 @@ static int bench_engine(const struct bench_options *o)
 
 static void print_help(void)
 {
-	printf("usage: gnomon bench engine [OPTION]...\n\n"
+	printf("usage: gnomon bench engine [OPTION]...\n"
+	       "       gnomon bench papers [OPTION]...   (gnomon bench papers --help)\n\n"
 	       "Measures guest instructions per host second: an integer loop, a memory loop, a\n"
 	       "loop that misses the first-level TLB at every step and, with --kernel, a boot.\n");
 	options_print(stdout, rows, ARRAY_COUNT(rows));
@@ -308,8 +309,11 @@ int cmd_bench(int argc, char **argv)
 		print_help();
 		return EXIT_CODE_OK;
 	}
+	if (argc > 1 && !strcmp(argv[1], "papers"))
+		return cmd_bench_papers(argc - 1, argv + 1);
 	if (argc < 2 || strcmp(argv[1], "engine"))
-		return cli_usage_error("bench", "what to measure comes first; there is: engine");
+		return cli_usage_error("bench",
+				       "what to measure comes first; there are: engine, papers");
 	if (options_parse(rows, ARRAY_COUNT(rows), &o, argc - 1, argv + 1, &e))
 		return cli_usage_error("bench", e.text);
 	if (o.help) {

@@ -25,13 +25,15 @@
 #include "paging/catalogue.h"
 #include "paging/mmu_private.h"
 
-#define SHADOW_DEFAULT "shadow"
-#define INTERVAL_DEFAULT 1000000u
+#define SHADOW_DEFAULT "shadow-cache"
+#define INTERVAL_DEFAULT 200000u
 #define TABLES_ONE_IN 16u
 #define TABLE_EXITS 4u
 #define TABLES_MAX 1024u
 #define PAGES_ONE_IN 16u
-#define PAGES_MAX 8192u /* a power of two; older ones are written over */
+#define LIVE_INTERVALS 32u
+#define PAGES_MAX 8192u /* a power of two */
+#define PAGE_WAYS 8u	/* of a set, the one that was not missed for longest is written over */
 
 struct adaptive {
 	struct strategy base;
@@ -49,7 +51,10 @@ struct adaptive {
 	uint64_t tables_end;  /* instruction at which it knew enough; 0: not yet */
 	/* Sampled pages that were missed: what a shadow would hold. 0: none. */
 	uint64_t pages[PAGES_MAX];
-	unsigned page_count, new_pages; /* held; missed first in this interval */
+	uint32_t page_used[PAGES_MAX]; /* in which interval, the last time */
+	uint32_t interval_count;
+	bool has_pages;
+	unsigned new_pages; /* missed first in this interval */
 };
 
 static struct strategy *current(const struct adaptive *a)
@@ -76,9 +81,9 @@ static void forget_tables(struct adaptive *a)
 
 static void forget_pages(struct adaptive *a)
 {
-	if (a->page_count)
+	if (a->has_pages)
 		memset(a->pages, 0, sizeof(a->pages));
-	a->page_count = 0;
+	a->has_pages = false;
 }
 
 /* The last-level table that maps `address` joins the sample if its number says so. */
@@ -109,12 +114,19 @@ static void sample_page(struct adaptive *a, gva_t address)
 	uint64_t number = scatter(page);
 	if (number % PAGES_ONE_IN)
 		return;
-	uint64_t *slot = &a->pages[number / PAGES_ONE_IN % PAGES_MAX];
-	if (*slot == page)
-		return;
-	a->page_count += !*slot;
+	uint64_t first = number / PAGES_ONE_IN * PAGE_WAYS % PAGES_MAX, slot = first;
+	for (uint64_t i = first; i < first + PAGE_WAYS; i++) {
+		if (a->pages[i] == page) {
+			a->page_used[i] = a->interval_count;
+			return;
+		}
+		if (!a->pages[i] || a->page_used[i] < a->page_used[slot])
+			slot = i;
+	}
+	a->has_pages = true;
 	a->new_pages++;
-	*slot = page;
+	a->pages[slot] = page;
+	a->page_used[slot] = a->interval_count;
 }
 
 /* The memory's watcher. Other strategies' tables come here too. */
@@ -136,6 +148,15 @@ static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
 	}
 }
 
+/* Sampled pages that were missed of late: the rest of a shadow would not be built again soon. */
+static unsigned count_live(const struct adaptive *a)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; a->has_pages && i < PAGES_MAX; i++)
+		count += a->pages[i] && a->interval_count - a->page_used[i] <= LIVE_INTERVALS;
+	return count;
+}
+
 static uint64_t since(const struct adaptive *a, enum event e)
 {
 	return ledger_total(a->base.mmu->ledger, e) - ledger_total(&a->before, e);
@@ -148,8 +169,10 @@ static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now
 		.cr3_writes = a->cr3_writes,
 		.invlpgs = a->invlpgs,
 		.hidden_faults = (uint64_t)a->new_pages * PAGES_ONE_IN,
-		.live_pages = (uint64_t)a->page_count * PAGES_ONE_IN,
 	};
+	for (unsigned i = 0; i < ARRAY_COUNT(a->policy.prices.reference); i++)
+		s.host_cycles += since(a, (enum event)(EVENT_REF_HOST_L1 + i)) *
+				 a->policy.prices.reference[i];
 	uint64_t all = now - a->interval_start;
 	uint64_t watched = a->tables_end ? a->tables_end - a->interval_start : all;
 	s.table_writes = a->table_exits * TABLES_ONE_IN * all / (watched ? watched : 1);
@@ -159,6 +182,8 @@ static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now
 		s.table_writes = since(a, EVENT_EXIT_TABLE_WRITE);
 		s.hidden_faults = since(a, EVENT_EXIT_PF_HIDDEN);
 		s.true_faults = since(a, EVENT_EXIT_PF_TRUE);
+	} else {
+		s.live_pages = (uint64_t)count_live(a) * PAGES_ONE_IN;
 	}
 	return s;
 }
@@ -166,6 +191,7 @@ static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now
 static void begin_interval(struct adaptive *a, uint64_t now)
 {
 	a->interval_start = now;
+	a->interval_count++;
 	a->before = *a->base.mmu->ledger;
 	a->cr3_writes = a->invlpgs = 0;
 	a->table_exits = 0;

@@ -8,6 +8,7 @@ const struct adaptive_prices adaptive_default_prices = {
 	.hidden_fault = 2600,
 	.true_fault = 2400,
 	.table_write = 2600,
+	.reference = {4, 14, 60, 280},
 	.change = 10000,
 };
 
@@ -17,6 +18,7 @@ void adaptive_policy_init(struct adaptive_policy *p, const struct adaptive_price
 		.prices = prices ? *prices : adaptive_default_prices,
 		.mode = ADAPTIVE_NESTED,
 	};
+	p->miss_16 = p->prices.nested_miss * 16;
 }
 
 uint64_t adaptive_overhead(const struct adaptive_policy *p, const struct adaptive_sample *s,
@@ -24,10 +26,19 @@ uint64_t adaptive_overhead(const struct adaptive_policy *p, const struct adaptiv
 {
 	const struct adaptive_prices *price = &p->prices;
 	if (mode == ADAPTIVE_NESTED)
-		return s->tlb_misses * price->nested_miss;
+		return p->mode == ADAPTIVE_NESTED && s->host_cycles
+			       ? s->host_cycles
+			       : s->tlb_misses * p->miss_16 / 16;
 	return s->cr3_writes * price->cr3_exit + s->invlpgs * price->invlpg_exit +
 	       s->table_writes * price->table_write + s->hidden_faults * price->hidden_fault +
 	       s->true_faults * price->true_fault;
+}
+
+/* The nested misses of the last intervals, the newest for a quarter. */
+static void learn(struct adaptive_policy *p, const struct adaptive_sample *s)
+{
+	if (p->mode == ADAPTIVE_NESTED && s->host_cycles && s->tlb_misses > 16)
+		p->miss_16 = (p->miss_16 * 3 + s->host_cycles * 16 / s->tlb_misses) / 4;
 }
 
 /* What of the shadow's overhead is its first building, which was paid for when it was chosen. */
@@ -48,6 +59,7 @@ enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adapt
 	uint64_t mine = adaptive_overhead(p, s, p->mode) - building(p, s);
 	uint64_t its = adaptive_overhead(p, s, other);
 	uint64_t build = other == ADAPTIVE_SHADOW ? s->live_pages * p->prices.hidden_fault : 0;
+	learn(p, s);
 	if (mine <= its) {
 		uint64_t lost = its - mine;
 		p->saved -= lost < p->saved ? lost : p->saved;

@@ -23,18 +23,21 @@ enum adaptive_mode { ADAPTIVE_NESTED, ADAPTIVE_SHADOW, ADAPTIVE_MODE_COUNT };
 
 /* Cycles. */
 struct adaptive_prices {
-	uint64_t nested_miss;  /* a nested TLB miss beyond a one-dimensional one */
-	uint64_t cr3_exit;     /* a CR3 write that exits */
-	uint64_t invlpg_exit;  /* an INVLPG that exits */
+	uint64_t nested_miss; /* a nested TLB miss beyond a one-dimensional one, before any was seen
+			       */
+	uint64_t cr3_exit;    /* a CR3 write that exits */
+	uint64_t invlpg_exit; /* an INVLPG that exits */
 	uint64_t hidden_fault; /* a page fault of the shadow, filled */
 	uint64_t true_fault;   /* a page fault of the guest that exits */
 	uint64_t table_write;  /* a write to a watched table */
+	uint64_t reference[4]; /* to a table, by what answers: L1, L2, L3, memory */
 	uint64_t change;       /* a change of mode itself, before anything is built again */
 };
 
 /* What one interval counted. */
 struct adaptive_sample {
 	uint64_t tlb_misses, cr3_writes, invlpgs, true_faults;
+	uint64_t host_cycles;	/* nested: of walks, in the host's tables (processors count them) */
 	uint64_t table_writes;	/* shadow: exits; nested: estimated from a sample of tables */
 	uint64_t hidden_faults; /* shadow: exits; nested: misses on pages not seen before, estimated
 				 */
@@ -45,6 +48,7 @@ struct adaptive_policy {
 	struct adaptive_prices prices;
 	enum adaptive_mode mode;
 	uint64_t saved;	     /* cycles the other mode would have saved, in intervals in a row */
+	uint64_t miss_16;    /* what a nested miss has cost of late, in sixteenths of a cycle */
 	uint64_t build_left; /* cycles that building the shadow may still take */
 };
 

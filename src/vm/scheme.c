@@ -40,7 +40,7 @@ static uint64_t cycles(const struct profile *p, enum event e)
  */
 static struct adaptive_prices adaptive_prices(const struct profile *p)
 {
-	return (struct adaptive_prices){
+	struct adaptive_prices prices = {
 		.nested_miss = 2 * cycles(p, EVENT_REF_HOST_L2) + 2 * cycles(p, EVENT_REF_HOST_L1),
 		.cr3_exit = cycles(p, EVENT_EXIT_CR3_WRITE),
 		.invlpg_exit = cycles(p, EVENT_EXIT_INVLPG),
@@ -49,6 +49,9 @@ static struct adaptive_prices adaptive_prices(const struct profile *p)
 		.table_write = cycles(p, EVENT_EXIT_TABLE_WRITE) + cycles(p, EVENT_SHADOW_UPDATE),
 		.change = cycles(p, EVENT_PAGING_SWITCH),
 	};
+	for (unsigned i = 0; i < ARRAY_COUNT(prices.reference); i++)
+		prices.reference[i] = cycles(p, (enum event)(EVENT_REF_HOST_L1 + i));
+	return prices;
 }
 
 /* What the options that are not part of the strategy's own text say. */
