@@ -64,12 +64,16 @@ int cmd_snapshot(int argc, char **argv)
 		error_set(&e, -22, "there is no '%.60s'; there is inspect", argv[1]);
 		return cli_usage_error("snapshot", e.text);
 	}
-	if (argc > 2 && argv[2][0] != '-') {
-		if (options_parse(rows, ARRAY_COUNT(rows), &o, argc - 2, argv + 2, &e))
-			return cli_usage_error("snapshot", e.text);
-		return o.wants_help ? print_help() : inspect(argv[2], &o);
-	}
-	if (argc == 3 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h")))
+	/* The file stands before the options or behind them; options_parse() skips the first word.
+	 */
+	bool is_first = argc > 2 && argv[2][0] != '-';
+	bool is_last = !is_first && argc > 3 && argv[argc - 1][0] != '-';
+	const char *file = is_first ? argv[2] : is_last ? argv[argc - 1] : NULL;
+	char **words = argv + (is_first ? 2 : 1);
+	if (options_parse(rows, ARRAY_COUNT(rows), &o, argc - (is_first ? 2 : 1) - is_last, words,
+			  &e))
+		return cli_usage_error("snapshot", e.text);
+	if (o.wants_help)
 		return print_help();
-	return cli_usage_error("snapshot", "inspect: which FILE? It comes before the options");
+	return file ? inspect(file, &o) : cli_usage_error("snapshot", "inspect: which FILE?");
 }
