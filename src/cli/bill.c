@@ -70,6 +70,9 @@ static int print(struct vm *vm, const struct bill_order *order, bool wants_regio
 		return error_set(e, -ENOMEM, "out of memory");
 	struct clock *clock = vm_clock(vm);
 	bool is_whole = !ledgers.inside;
+	/* The engine has a TLB of its own: how often the processor's would have missed, nobody
+	 * knows. */
+	bool is_unmodelled = vm_mmu(vm, 0)->is_unmodelled;
 	struct report_input input = {
 		.profile = vm_profile(vm),
 		.ledgers = ledgers.list,
@@ -82,6 +85,7 @@ static int print(struct vm *vm, const struct bill_order *order, bool wants_regio
 		.virtual_cycles = is_whole && clock->kind == CLOCK_VIRTUAL ? clock_now(clock) : 0,
 		.host_ns = is_whole ? now_ns() - order->start_ns : 0,
 		.peak_rss_bytes = peak_rss_bytes(),
+		.is_unavailable = {[GROUP_TLB] = is_unmodelled, [GROUP_WALK] = is_unmodelled},
 	};
 	int r = report_write(f, order->format, &input, cli_is_fancy(f), e);
 	free(ledgers.inside);

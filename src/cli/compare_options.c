@@ -230,6 +230,11 @@ int compare_options_parse(struct compare_options *o, int argc, char **argv, stru
 		return error_set(e, -EINVAL,
 				 "--report: it goes with gnomon run; compare has "
 				 "--format and --out");
+	if (strcmp(o->run.vm.engine, "interp") != 0)
+		return error_set(e, -EINVAL,
+				 "--engine: '%s' has a TLB of its own, behind which the strategies "
+				 "that ride along would miss accesses; only interp shows them all",
+				 o->run.vm.engine);
 	complete_format(o);
 	if (!o->run.serial_count)
 		o->run.vm.serial[o->run.serial_count++] = "null";
