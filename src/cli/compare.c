@@ -275,7 +275,11 @@ int cmd_compare(int argc, char **argv)
 		code = EXIT_CODE_OK;
 	} else {
 		c->session = (struct session){
-			.command = "compare", .options = c->options.run, .say = stderr};
+			.command = "compare",
+			.options = c->options.run,
+			.say = stderr,
+			.ends_at_once = true,
+		};
 		c->is_auto = !c->options.interval && c->options.format == COMPARE_HTML;
 		c->wants_series = c->options.interval || c->is_auto;
 		c->interval = c->is_auto ? AUTO_INTERVAL : c->options.interval;

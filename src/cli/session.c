@@ -29,8 +29,8 @@ uint64_t session_now_ns(void)
 
 static void asked_to_end(struct session *s, int number)
 {
-	bool is_gentle = (number == SIGINT || number == SIGTERM) && !s->end_requests++ &&
-			 !vm_is_paused(s->vm);
+	bool is_gentle = !s->ends_at_once && (number == SIGINT || number == SIGTERM) &&
+			 !s->end_requests++ && !vm_is_paused(s->vm);
 	if (!is_gentle) {
 		vm_end(s->vm, VM_END_SIGNAL, (uint32_t)number, strsignal(number));
 		return;

@@ -32,6 +32,7 @@ struct session {
 	struct gdb *gdb;
 	FILE *say; /* messages to the person: standard error as it was before --log-file took it */
 	struct bill_order bill;
+	bool ends_at_once;     /* at the first SIGINT or SIGTERM, without the power button */
 	unsigned end_requests; /* SIGINT and SIGTERM so far */
 	struct folded *folded; /* NULL unless the options want it */
 	struct symbols *symbols;

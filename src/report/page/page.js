@@ -273,13 +273,13 @@ function drawPhases(series) {
 			return null;
 		const order = cell.costs.map((cost, i) => [cost, i]).sort((a, b) => a[0] - b[0]);
 		const lead = order.length > 1 && cell.native ? 100 * (order[1][0] - order[0][0]) / cell.native : 0;
-		const name = series.others[order[0][1]].strategy;
+		const name = series.others[order[0][1]].strategy.split(':');
 		return {
 			colour: PALETTE[order[0][1] % PALETTE.length] + 'b0',
-			lines: [name, `by ${lead.toFixed(lead < 1 ? 2 : 1)} %`, `${cell.count} interval${cell.count === 1 ? '' : 's'}`],
+			lines: [...name, `by ${lead.toFixed(lead < 1 ? 2 : 1)} %`, `${cell.count} interval${cell.count === 1 ? '' : 's'}`],
 			tip: order.map(([cost, i]) => `${series.others[i].strategy} ${percent(cell.native ? 100 * (cost - cell.native) / cell.native : 0)}`).join(', '),
 		};
-	}, {x: 'CR3 writes a million instructions', y: 'TLB misses for 1000 instructions', rowHeight: 52});
+	}, {x: 'CR3 writes a million instructions', y: 'TLB misses for 1000 instructions', rowHeight: 64});
 }
 
 /* A chart for each number that was varied; their number is only known here. */
