@@ -23,7 +23,7 @@ struct json_t;
 /* How well a number is founded; the letter is what profile files carry. */
 enum mark {
 	MARK_SEED,     /* S: a seed paper */
-	MARK_READ,     /* T: read in the public source named */
+	MARK_READ,     /* T: read in the public source named, or measured here (calibrate/) */
 	MARK_COMMON,   /* K: common knowledge, not checked again */
 	MARK_DERIVED,  /* D: computed from sourced numbers; the source says how */
 	MARK_ESTIMATE, /* E: an estimate; the source gives the reason */

@@ -27,7 +27,7 @@ static const struct mark_row {
 	const char *text;
 } marks[MARK_COUNT] = {
 	[MARK_SEED] = {'S', "a seed paper"},
-	[MARK_READ] = {'T', "read in the source named"},
+	[MARK_READ] = {'T', "read in the source named, or measured"},
 	[MARK_COMMON] = {'K', "common knowledge, not checked again"},
 	[MARK_DERIVED] = {'D', "derived from sourced numbers"},
 	[MARK_ESTIMATE] = {'E', "an estimate"},
