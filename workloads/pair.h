@@ -1,15 +1,18 @@
 /*
  * Two processes that work in turn: what makes the kernel load CR3 at a rate that one chooses. The
- * second process is a fork of the first and sleeps until it is given a turn; on one processor each
- * turn costs two context switches, one there and one back.
+ * second process is a fork of the first. Who has no turn yields the processor until it has one, as
+ * the processes of a message-passing program do that wait for each other; on one processor a turn
+ * is two context switches, one there and one back, and little else.
  */
 #pragma once
 
 #include <stdint.h>
 #include <sys/types.h>
 
+struct pair_turns;
+
 struct pair {
-	int to, from; /* pipes */
+	struct pair_turns *turns; /* in memory that both share */
 	pid_t child;
 };
 
