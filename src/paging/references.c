@@ -66,6 +66,8 @@ static struct walk_path guest_path(const struct mmu *mmu, const struct walk_resu
 
 void mmu_charge_walk(struct mmu *mmu, gva_t address, const struct walk_result *r)
 {
+	if (mmu->is_unmodelled)
+		return;
 	struct walk_path path = guest_path(mmu, r);
 	mmu_charge_path(mmu, TABLE_GUEST, address, &path, r->outcome == WALK_FAULT);
 }
