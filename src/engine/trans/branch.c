@@ -53,8 +53,7 @@ void emit_far_exit(struct work *w, uint64_t rip)
 	emit_table_miss(w, miss, 0);
 }
 
-/* To the address in T1. */
-static void emit_indirect(struct work *w, int undo_sp)
+void emit_indirect(struct work *w, int undo_sp)
 {
 	struct emitter *e = &w->e;
 	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};

@@ -272,10 +272,12 @@ static const uint8_t *interpret(struct frame *f, const struct site *site)
 	struct interp_vcpu *c = f->t->c;
 	bool had_x87 = f->x87;
 	x87_put(f);
-	if (!interp_execute(c, site->from->block, site->index))
-		return go_on(f);
+	unsigned end = site->index + (site->run ? site->run : 1u);
+	for (unsigned k = site->index; k < end; k++)
+		if (!interp_execute(c, site->from->block, k))
+			return go_on(f);
 	if ((f->vectors && !may_use_vectors(c, false)) || (had_x87 && !x87_take(f)))
-		return finish_block(f, site->from, site->index + 1u);
+		return finish_block(f, site->from, end);
 	give_registers(f);
 	helper_set_budget(f->t, f);
 	/* What has to be looked at is looked at when the block is over. */
@@ -310,9 +312,9 @@ const uint8_t *helper_fill(struct frame *f)
 	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
 		return interpret(f, site);
 	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault)) {
-		/* A branch's target may be worse than its operand: the interpreter knows the order.
-		 */
-		if (!site->next)
+		/* A branch's target may be worse than its operand, and a run has an order: the
+		 * interpreter knows it. */
+		if (!site->next || site->run)
 			return interpret(f, site);
 		x87_put(f);
 		interp_raise_pf(c, &site->from->block->insns[site->index], fault);

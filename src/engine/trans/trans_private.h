@@ -63,6 +63,7 @@ struct site {
 	bool is_write;
 	bool is_aligned; /* must be, or #GP */
 	uint8_t size_bytes;
+	uint8_t run;	 /* instructions that one look-up serves; 0: one */
 	int32_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
 };
 

@@ -47,16 +47,21 @@ static bool is_nothing(const struct guest_insn *g)
 	}
 }
 
-static void translate_one(struct work *w)
+/* The slow paths of what was just written come back here. */
+static void end_slow(struct work *w)
 {
-	w->slow_of_insn = w->slow_count;
-	if (!w->g->is_decoded ||
-	    !(is_nothing(w->g) || translate_stack(w) || translate_system(w) || translate_copied(w)))
-		emit_interpreted(w);
 	for (unsigned k = w->slow_of_insn; k < w->slow_count; k++) {
 		w->slow[k].after = w->e.at;
 		w->slow[k].is_flags_needed = w->flags != FLAGS_FRAME;
 	}
+}
+
+static void translate_one(struct work *w)
+{
+	if (!w->g->is_decoded ||
+	    !(is_nothing(w->g) || translate_stack(w) || translate_system(w) || translate_copied(w)))
+		emit_interpreted(w);
+	end_slow(w);
 }
 
 /* Counts the block, or leaves if that is more than there is left. */
@@ -118,8 +123,19 @@ static void translate_all(struct work *w, const uint8_t *bytes)
 	}
 	emit_vectors_check(w);
 	emit_x87_check(w);
-	for (unsigned k = 0; k < count; k++) {
+	unsigned taken;
+	bool ends = false;
+	for (unsigned k = 0; k < count; k += taken) {
 		w->g = &w->trans->insns[k];
+		w->slow_of_insn = w->slow_count;
+		taken = translate_stack_run(w, count - k, &ends);
+		if (ends)
+			return;
+		if (taken) {
+			end_slow(w);
+			continue;
+		}
+		taken = 1;
 		if (k + 1 == count && w->g->is_decoded && translate_branch(w))
 			return;
 		translate_one(w);

@@ -108,9 +108,15 @@ void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
 bool translate_copied(struct work *w);
 /* Does it use vector registers, and will translate_copied() have it run on the host's? */
 bool is_vector(const struct guest_insn *g);
-bool translate_stack(struct work *w);
 /* 0..15, 16..19 for AH..BH, or -1. */
 int general_register(ZydisRegister r);
+
+/* ---- stack.c ---- */
+
+bool translate_stack(struct work *w);
+/* A run of pushes or pops from w->g on, of which `left` instructions follow in the block. Returns
+ * how many it took, 0 if it is none; *ends if the last was a RET. */
+unsigned translate_stack_run(struct work *w, unsigned left, bool *ends);
 
 /* ---- x87.c ---- */
 
@@ -132,4 +138,6 @@ bool translate_branch(struct work *w);
 void emit_exit(struct work *w, uint64_t rip, unsigned n);
 /* The same where nothing is known of the page it lies in. */
 void emit_far_exit(struct work *w, uint64_t rip);
+/* To the address in T1; `undo_sp` takes the instruction's change of RSP back. */
+void emit_indirect(struct work *w, int undo_sp);
 void emit_slow(struct work *w);
