@@ -90,7 +90,6 @@ static const struct vm_scheme kvm_schemes[] = {
 	{"nested:tables=confined", "nehalem-5570"},
 	{"nested:tables=scattered", "nehalem-5570"},
 	{"shadow-cache:pf-filter=on", "nehalem-5570"},
-	{"shadow:pf-filter=on", "nehalem-5570"},
 	{"native", "p4-672"},
 	{"shadow-cache", "p4-672"},
 	{"native", "simics-002"},
