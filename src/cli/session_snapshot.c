@@ -1,6 +1,7 @@
 /* What a session does with snapshots: its machine may come from one (--restore), and may be saved
  * as one at the guest's mark or after so many instructions (--snapshot). */
 #include <errno.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "cli/session.h"
@@ -50,6 +51,11 @@ int session_arm_snapshot(struct session *s, struct error *e)
 	int r = 0;
 	if (!o->snapshot)
 		return 0;
+	/* The usual case: what was changed since the snapshot that the run began from. */
+	if (o->restore && o->snapshot_base && !strcmp(o->restore, o->snapshot_base))
+		r = snapshot_track(s->vm, o->restore, e);
+	if (r)
+		return r;
 	if (o->snapshot_at)
 		r = vm_call_at(s->vm, o->snapshot_at, save, s);
 	else

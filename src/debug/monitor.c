@@ -182,7 +182,10 @@ static void run_snapshot(struct monitor *m, const char *rest)
 	}
 	memcpy(file, rest, length);
 	file[length] = 0;
-	if (snapshot_save(m->vm, file, *base ? base : NULL, &e))
+	int r = snapshot_save(m->vm, file, *base ? base : NULL, &e);
+	if (!r) /* the next one may be a difference from it */
+		r = snapshot_track(m->vm, file, &e);
+	if (r)
 		monitor_print(m, "%s\n", e.text);
 	else
 		monitor_print(m, "saved to %s after %llu instructions\n", file,

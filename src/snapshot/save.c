@@ -120,8 +120,16 @@ static bool has_changed(const struct saving *s, uint64_t page)
 	return memcmp(s->memory->ram + at, s->base_memory->ram + at, PAGE_SIZE_BYTES) != 0;
 }
 
-static int find_differences(struct saving *s, struct error *e)
+/* With a dirty log since the base only what was written may differ: a bit a page, else NULL. */
+static const uint8_t *written_pages(const struct saving *s, const struct vm *vm)
 {
+	const char *tracked = vm_tracked_memory(vm);
+	return tracked && !strcmp(tracked, s->base->id) ? s->memory->dirty_bitmap : NULL;
+}
+
+static int find_differences(struct saving *s, const struct vm *vm, struct error *e)
+{
+	const uint8_t *written = written_pages(s, vm);
 	uint64_t limit = s->memory->ram_bytes / PAGE_SIZE_BYTES;
 	int r = memory_create(&s->base_memory, s->memory->ram_bytes, e);
 	if (!r)
@@ -133,12 +141,12 @@ static int find_differences(struct saving *s, struct error *e)
 	if (!s->pages || !s->chunk)
 		return error_set(e, -ENOMEM, "no memory to save '%s'", s->path);
 	for (uint64_t i = 0; i < limit; i++)
-		if (has_changed(s, i))
+		if ((!written || (written[i / 8] >> (i % 8) & 1)) && has_changed(s, i))
 			s->pages[s->page_count++] = i;
 	return 0;
 }
 
-static int open_base(struct saving *s, const char *base, struct error *e)
+static int open_base(struct saving *s, const struct vm *vm, const char *base, struct error *e)
 {
 	struct stat old, of_base;
 	int r = snapshot_open(&s->base, base, e);
@@ -154,7 +162,7 @@ static int open_base(struct saving *s, const char *base, struct error *e)
 	    old.st_ino == of_base.st_ino)
 		return error_set(e, -EINVAL, "'%s' cannot be its own base; take another name",
 				 s->path);
-	return find_differences(s, e);
+	return find_differences(s, vm, e);
 }
 
 static void lay_out(struct saving *s)
@@ -262,7 +270,7 @@ static int put_everything(struct saving *s, struct error *e)
 static int prepare(struct saving *s, struct vm *vm, const char *base, struct error *e)
 {
 	size_t size_bytes;
-	int r = base ? open_base(s, base, e) : 0;
+	int r = base ? open_base(s, vm, base, e) : 0;
 	if (!r)
 		r = snapshot_machine_write(vm, s->base, &s->machine, e);
 	if (r)
@@ -302,5 +310,15 @@ int snapshot_save(struct vm *vm, const char *path, const char *base, struct erro
 	if (!r)
 		r = commit(&s, e);
 	clean_up(&s, r != 0);
+	return r;
+}
+
+int snapshot_track(struct vm *vm, const char *path, struct error *e)
+{
+	struct snapshot *s;
+	int r = snapshot_open(&s, path, e);
+	if (!r)
+		r = vm_track_memory(vm, s->id, e);
+	snapshot_close(s);
 	return r;
 }

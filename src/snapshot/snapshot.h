@@ -29,6 +29,11 @@ struct vm_config;
  * stored, and the base is needed to restore. On any error `path` is what it was before. */
 int snapshot_save(struct vm *vm, const char *path, const char *base, struct error *e);
 
+/* At this moment RAM is what `path` holds: `vm` was just saved there or restored from it. From now
+ * on the machine remembers which pages it writes, so that saving with this base looks at those
+ * alone. */
+int snapshot_track(struct vm *vm, const char *path, struct error *e);
+
 /* Opens and checks; RAM itself is not read. -EINVAL for what is no snapshot or a damaged one, and
  * the message says which. */
 int snapshot_open(struct snapshot **out, const char *path, struct error *e);

@@ -96,6 +96,7 @@ struct vm {
 		void *opaque; /* borrowed */
 		uint64_t instruction;
 	} pending;
+	char tracked[40];	      /* vm_track_memory()'s name, or "" */
 	uint64_t instructions_before; /* retired before the machine was saved */
 
 	struct region *regions; /* NULL until the first mark */

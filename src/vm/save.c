@@ -120,3 +120,20 @@ int vm_load(struct vm *vm, struct state_reader *r, struct error *e)
 		vm_state_changed(vm, i);
 	return 0;
 }
+
+int vm_track_memory(struct vm *vm, const char *name, struct error *e)
+{
+	vm->tracked[0] = 0;
+	memory_dirty_stop(vm->memory);
+	if (!name)
+		return 0;
+	int r = memory_dirty_start(vm->memory, e);
+	if (!r)
+		snprintf(vm->tracked, sizeof(vm->tracked), "%s", name);
+	return r;
+}
+
+const char *vm_tracked_memory(const struct vm *vm)
+{
+	return vm->tracked[0] ? vm->tracked : NULL;
+}

@@ -187,6 +187,12 @@ int vm_call_at(struct vm *vm, uint64_t instruction, void (*call)(void *opaque), 
  * from the poller, or while no run is going on. */
 void vm_save(struct vm *vm, struct state_writer *w);
 
+/* From now on the dirty log says what differs from the RAM of this moment, which `name` (at most 39
+ * characters) stands for; NULL ends it. Costs a slow write for each page once. */
+int vm_track_memory(struct vm *vm, const char *name, struct error *e);
+/* The name; NULL if nothing is tracked. */
+const char *vm_tracked_memory(const struct vm *vm);
+
 /* What is inside; all borrowed. */
 const struct vm_config *vm_config(const struct vm *vm);
 unsigned vm_cpu_count(const struct vm *vm);

@@ -245,6 +245,35 @@ static void test_differences(void **state)
 	snapshot_close(s);
 }
 
+/* The dirty log finds what comparing everything finds, under every strategy. */
+static void test_differences_by_the_dirty_log(void **state)
+{
+	struct world *w = *state;
+	struct error e = {0};
+	struct vm *vm = make(w->config);
+	advance(vm, 5000);
+	save(vm, path(w, "base"), NULL);
+	vm_destroy(vm);
+	for (unsigned i = 0; i < ARRAY_COUNT(strategies); i++) {
+		vm = restore(w, path(w, "base"), strategies[i]);
+		assert_int_equal(snapshot_track(vm, path(w, "base"), &e), 0);
+		advance(vm, 7000);
+		memory_write(vm_memory(vm), gpa(0x123456), "by a device", 11);
+		memory_write(vm_memory(vm), gpa(0x234567), "", 1); /* written, and the same */
+		save(vm, path(w, "by-log"), path(w, "base"));
+		/* Would it be seen if the log had missed something? */
+		memory_host(vm_memory(vm), gpa(0x300000), 1)[0] = 1;
+		save(vm, path(w, "blind"), path(w, "base"));
+		assert_same_files(path(w, "by-log"), path(w, "blind"));
+		memory_host(vm_memory(vm), gpa(0x300000), 1)[0] = 0;
+		assert_int_equal(vm_track_memory(vm, NULL, &e), 0);
+		assert_null(vm_tracked_memory(vm));
+		save(vm, path(w, "by-comparing"), path(w, "base"));
+		assert_same_files(path(w, "by-log"), path(w, "by-comparing"));
+		vm_destroy(vm);
+	}
+}
+
 static void refused(const char *file, int error, const char *text)
 {
 	struct snapshot *s = (void *)1;
@@ -521,6 +550,7 @@ int main(void)
 		TEST(test_the_file_may_be_replaced),
 		TEST(test_zero_pages_are_holes),
 		TEST(test_differences),
+		TEST(test_differences_by_the_dirty_log),
 		TEST(test_bases_that_will_not_do),
 		TEST(test_what_is_no_snapshot),
 		TEST(test_damage_before_ram),
