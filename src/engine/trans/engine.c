@@ -142,6 +142,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	vm->engine.ops = &trans_ops;
 	trans->has_fsgsbase = host_has_fsgsbase();
 	trans->has_avx = __builtin_cpu_supports("avx");
+	trans->exact_flags = config->clock->kind == CLOCK_VIRTUAL;
 	trans->has_x87 = !x87_notes_pointers() || config->clock->kind == CLOCK_REAL;
 	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);

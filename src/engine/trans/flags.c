@@ -73,6 +73,26 @@ uint8_t flags_killed(const struct guest_insn *g)
 	return live_mask(written);
 }
 
+/*
+ * Which flags matter before and after each instruction, from the block's end backwards. With exact
+ * flags all of them always do, for an exception anywhere shows them to the guest. Otherwise flags
+ * that are overwritten before anybody reads them need not be kept: a handler that looked at the
+ * interrupted program's flags would find older ones.
+ */
+void flags_find_live(struct work *w)
+{
+	uint8_t live = FLAGS_ALL;
+	for (unsigned k = w->b->count; k-- > 0;) {
+		const struct guest_insn *g = &w->trans->insns[k];
+		w->live_after[k] = live;
+		if (w->trans->exact_flags || !g->is_decoded || !is_quiet(g))
+			live = FLAGS_ALL;
+		else
+			live = (uint8_t)((live & ~flags_killed(g)) | flags_read(g));
+		w->live_before[k] = live;
+	}
+}
+
 static void emit_sahf(struct emitter *e)
 {
 	emit_rm(e, EMIT_0F, 0xb7, GPR_RAX, FRAME(flags)); /* movzx eax, word */
@@ -86,6 +106,10 @@ void flags_to_frame(struct work *w)
 	struct emitter *e = &w->e;
 	if (w->flags != FLAGS_HOST)
 		return;
+	if (w->g && !w->live_before[w->g->index] && !w->is_flags_kept) {
+		w->flags = FLAGS_FRAME; /* nobody will miss them */
+		return;
+	}
 	emit_mov(e, HOST_T0, GPR_RAX);
 	emit_rr(e, EMIT_0F, 0x90, 0, GPR_RAX); /* seto al */
 	emit_byte(e, 0x9f);		       /* lahf */

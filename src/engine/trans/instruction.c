@@ -105,6 +105,18 @@ static bool is_plain(ZydisMnemonic m)
 	}
 }
 
+bool is_quiet(const struct guest_insn *g)
+{
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_LEAVE:
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR64: return true;
+	default: return is_plain(g->d.mnemonic) || is_vector(g);
+	}
+}
+
 /* BT with a register as its index reaches beyond its operand's bytes. */
 static bool is_bit_string(const struct guest_insn *g)
 {
@@ -352,9 +364,12 @@ static void emit_copy(struct emitter *e, const struct copy *c, const struct oper
 
 /* ---- the flags around it ---- */
 
-static bool needs_host_flags(const struct guest_insn *g)
+/* Must the host have the flags before it: because they are read, or kept and wanted later? */
+static bool needs_host_flags(const struct work *w)
 {
-	return flags_read(g) || (flags_written(g) && flags_killed(g) != FLAGS_ALL);
+	const struct guest_insn *g = w->g;
+	return flags_read(g) ||
+	       (flags_written(g) && w->live_after[g->index] & (uint8_t)~flags_killed(g));
 }
 
 static void note_flags(struct work *w)
@@ -402,7 +417,7 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 		emit_load(&w->e, HOST_T1, home_of(home));
 		o.memory = (struct host_memory){.base = HOST_T0, .index = NO_INDEX};
 	}
-	if (needs_host_flags(w->g))
+	if (needs_host_flags(w))
 		flags_to_host(w);
 	emit_copy(&w->e, c, &o);
 	if (home != GPR_NONE && (reg_home ? c->reg_written : c->vvvv_written))
@@ -475,7 +490,7 @@ static bool copy_registers(struct work *w, const struct copy *c)
 	if (c->has_high_byte &&
 	    (homes || is_at_home(c->rm) || host_or(c->reg, 0) >= 8 || host_or(c->rm, 0) >= 8))
 		return false;
-	if (needs_host_flags(w->g))
+	if (needs_host_flags(w))
 		flags_to_host(w);
 	load_operand(w, &l, c->reg, c->reg_written, &o.reg);
 	load_operand(w, &l, c->vvvv, c->vvvv_written, &o.vvvv);

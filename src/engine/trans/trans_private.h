@@ -125,6 +125,7 @@ struct trans {
 		*to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
+	bool exact_flags; /* every exception shows the guest's flags as they were */
 	ZydisDecoder decoder;
 	bool has_fsgsbase, has_bmi2;
 	/* The link that led out last, to be patched when its target runs. */

@@ -22,11 +22,13 @@ static bool decode(struct work *w, struct guest_insn *g, const uint8_t *bytes, u
 
 static void emit_interpreted(struct work *w)
 {
+	w->is_flags_kept = true; /* it may do anything with them */
 	flags_to_frame(w);
 	uint32_t site = add_site(w, (struct site){0});
 	emit_call_helper(w, site, w->trans->to_interpret);
 	w->trans->sites[site].next = emitter_here(&w->e);
 	flags_lost(w);
+	w->is_flags_kept = false;
 }
 
 static bool is_nothing(const struct guest_insn *g)
@@ -121,6 +123,7 @@ static void translate_all(struct work *w, const uint8_t *bytes)
 		struct guest_insn *g = &w->trans->insns[k];
 		g->is_decoded = decode(w, g, bytes, k);
 	}
+	flags_find_live(w);
 	emit_vectors_check(w);
 	emit_x87_check(w);
 	unsigned taken;
@@ -140,6 +143,7 @@ static void translate_all(struct work *w, const uint8_t *bytes)
 			return;
 		translate_one(w);
 	}
+	w->is_flags_kept = true;
 	flags_to_frame(w);
 	if (w->changes_space)
 		emit_far_exit(w, w->x->rip + w->b->bytes);

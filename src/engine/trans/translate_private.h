@@ -57,6 +57,7 @@ struct work {
 	uint8_t live_after[BLOCK_INSNS_MAX];
 	struct slow slow[SLOW_MAX];
 	unsigned slow_count;
+	bool is_flags_kept;    /* behind the last instruction: whatever comes next may read them */
 	bool changes_space;    /* the block ends in another space */
 	unsigned slow_of_insn; /* the present instruction's begin here */
 };
@@ -69,6 +70,8 @@ uint8_t flags_killed(const struct guest_insn *g); /* written whatever they were 
 bool flags_written(const struct guest_insn *g);
 #define FLAGS_ALL 0xd7u
 
+/* Fills w->live_before and w->live_after. */
+void flags_find_live(struct work *w);
 /* The frame has the flags, whatever becomes of the host's. Uses T0. */
 void flags_to_frame(struct work *w);
 /* The host has them, too. Leaves T0 and T1 alone. */
@@ -106,6 +109,8 @@ void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
 /* ---- instruction.c: true if it was theirs ---- */
 
 bool translate_copied(struct work *w);
+/* Does the decoder tell all that it does with the flags? */
+bool is_quiet(const struct guest_insn *g);
 /* Does it use vector registers, and will translate_copied() have it run on the host's? */
 bool is_vector(const struct guest_insn *g);
 /* 0..15, 16..19 for AH..BH, or -1. */
