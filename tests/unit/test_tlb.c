@@ -226,6 +226,225 @@ static void space_numbers_can_run_out(void **state)
 	tlb_destroy(t);
 }
 
+/* The TLBs as a person would write them: entries with all their facts, searched one by one. */
+
+struct naive_entry {
+	bool is_used, is_global;
+	unsigned pcid, shift, guest_shift;
+	uint64_t page, frame, stamp; /* page: the address */
+};
+
+struct naive_bank {
+	unsigned level, side, sizes, sets, ways;
+	struct naive_entry *entry;
+};
+
+struct naive {
+	struct naive_bank bank[16];
+	unsigned bank_count, pcid;
+	bool is_unified;
+};
+
+static void naive_add(struct naive *n, const struct tlb_side *side, unsigned level, unsigned id)
+{
+	for (unsigned i = 0; i < side->array_count; i++) {
+		const struct tlb_array *a = &side->array[i];
+		struct naive_bank *b = &n->bank[n->bank_count++];
+		unsigned ways = a->ways ? a->ways : a->entries;
+		*b = (struct naive_bank){level, id, a->sizes, a->entries / ways, ways, NULL};
+#ifdef GNOMON_HARD
+		b->sets = 1;
+		b->ways = a->entries < 2 ? a->entries : 2;
+#endif
+		b->entry = calloc((size_t)b->sets * b->ways, sizeof(*b->entry));
+	}
+}
+
+static void naive_open(struct naive *n, const struct tlb_geometry *g)
+{
+	*n = (struct naive){.is_unified = g->l2_unified};
+	naive_add(n, &g->l1d, 0, TLB_DATA);
+	naive_add(n, &g->l1i, 0, TLB_INSTRUCTION);
+	naive_add(n, &g->l2d, 1, TLB_DATA);
+	naive_add(n, &g->l2i, 1, TLB_INSTRUCTION);
+}
+
+static void naive_close(struct naive *n)
+{
+	for (unsigned i = 0; i < n->bank_count; i++)
+		free(n->bank[i].entry);
+}
+
+static bool is_of(const struct naive *n, const struct naive_bank *b, unsigned level, unsigned side)
+{
+	return b->level == level && b->side == (level && n->is_unified ? TLB_DATA : side);
+}
+
+static bool is_visible(const struct naive *n, const struct naive_entry *e)
+{
+	return e->is_used && (e->is_global || e->pcid == n->pcid);
+}
+
+static struct naive_entry *naive_find(struct naive *n, unsigned level, unsigned side, uint64_t at)
+{
+	static const unsigned shifts[] = {12, 21, 22, 30};
+	for (unsigned i = 0; i < n->bank_count; i++)
+		for (unsigned s = 0; is_of(n, &n->bank[i], level, side) && s < 4; s++)
+			for (unsigned k = 0; k < n->bank[i].sets * n->bank[i].ways; k++) {
+				struct naive_entry *e = &n->bank[i].entry[k];
+				if (is_visible(n, e) && e->shift == shifts[s] &&
+				    e->page >> e->shift == at >> e->shift)
+					return e;
+			}
+	return NULL;
+}
+
+static void naive_put(struct naive *n, unsigned level, unsigned side, uint64_t at,
+		      struct naive_entry new)
+{
+	static const unsigned smaller[] = {[12] = 0, [21] = 12, [22] = 21, [30] = 22};
+	struct naive_bank *b = NULL;
+	uint64_t from = at >> new.shift << new.shift;
+	while (!b) {
+		unsigned size = new.shift == 12 ? 0 : new.shift == 30 ? 3 : new.shift - 20;
+		for (unsigned i = 0; i < n->bank_count && !b; i++)
+			if (is_of(n, &n->bank[i], level, side) && n->bank[i].sizes >> size & 1)
+				b = &n->bank[i];
+		if (!b && level)
+			return;
+		if (!b)
+			new.shift = smaller[new.shift];
+	}
+	new.page = at >> new.shift << new.shift;
+	new.frame += new.page - from;
+	for (unsigned i = 0; !level && i < n->bank_count; i++)
+		for (unsigned k = 0;
+		     is_of(n, &n->bank[i], 0, side) && k < n->bank[i].sets * n->bank[i].ways; k++) {
+			struct naive_entry *e = &n->bank[i].entry[k];
+			if (is_visible(n, e) && e->shift < new.shift &&
+			    e->page >> new.shift == new.page >> new.shift)
+				*e = (struct naive_entry){0};
+		}
+	struct naive_entry *set = b->entry + (new.page >> new.shift) % b->sets * b->ways,
+			   *out = set;
+	for (unsigned k = 1; k < b->ways; k++)
+		if (set[k].stamp < out->stamp)
+			out = &set[k];
+	*out = new;
+}
+
+/* Drops what `pcid` (4096: every one) has, within the guest page at `at` (or anywhere). */
+static void naive_drop(struct naive *n, unsigned pcid, bool with_global, const uint64_t *at)
+{
+	for (unsigned i = 0; i < n->bank_count; i++)
+		for (unsigned k = 0; k < n->bank[i].sets * n->bank[i].ways; k++) {
+			struct naive_entry *e = &n->bank[i].entry[k];
+			bool is_his = e->is_global ? with_global : pcid == 4096 || e->pcid == pcid;
+			if (e->is_used && is_his &&
+			    (!at || e->page >> e->guest_shift == *at >> e->guest_shift))
+				*e = (struct naive_entry){0};
+		}
+}
+
+/* A guest's page at an address: its size, and the host's, follow from the region and from `era`:
+ * the guest changes them now and then and does not always say so. */
+static struct naive_entry page_at(const struct naive *n, uint64_t at, unsigned era)
+{
+	static const unsigned guest[] = {12, 12, 21, 21, 21, 22, 30, 12};
+	static const unsigned host[] = {12, 12, 21, 12, 21, 21, 30, 12};
+	unsigned kind = (unsigned)(at >> 30) % 8;
+	if (kind < 3 && (at >> 21) % 4 == era % 4)
+		kind = 2 - kind;
+	return (struct naive_entry){
+		.is_used = true,
+		.is_global = (at >> 23) % 8 == 3,
+		.pcid = n->pcid,
+		.shift = host[kind],
+		.guest_shift = guest[kind],
+		.frame = (at + 0x4000000000) >> host[kind] << host[kind],
+	};
+}
+
+static void naive_control(struct world *w, struct naive *n, struct tlb *t, uint64_t at)
+{
+	unsigned what = world_below(w, 12), pcid = world_below(w, 3);
+	bool with_global = world_chance(w, 50);
+	if (what < 4) {
+		n->pcid = pcid;
+		tlb_set_pcid(t, pcid);
+	} else if (what < 9) {
+		naive_drop(n, pcid, with_global, &at);
+		tlb_invalidate(t, pcid, with_global, gva(at));
+	} else if (what < 10) {
+		naive_drop(n, pcid, false, NULL);
+		tlb_flush_pcid(t, pcid);
+	} else if (what < 11) {
+		naive_drop(n, 4096, false, NULL);
+		tlb_flush_non_global(t);
+	} else {
+		naive_drop(n, 4096, true, NULL);
+		tlb_flush_all(t);
+	}
+}
+
+static void naive_access(struct naive *n, struct tlb *t, unsigned side, uint64_t at, unsigned era,
+			 uint64_t now)
+{
+	for (unsigned level = 0; level < 2; level++) {
+		struct naive_entry *by_hand = naive_find(n, level, side, at);
+		struct tlb_entry *e = tlb_find(t, level, side, gva(at));
+		assert_int_equal(e != NULL, by_hand != NULL);
+		if (!e)
+			continue;
+		assert_int_equal(e->page_shift, by_hand->shift);
+		assert_int_equal(e->guest_shift, by_hand->guest_shift);
+		assert_true(e->frame == by_hand->frame);
+		*e->stamp = by_hand->stamp = now;
+		if (level) {
+			struct naive_entry copy = *by_hand;
+			copy.pcid = n->pcid;
+			naive_put(n, 0, side, at, copy);
+			tlb_promote(t, side, gva(at), e, now);
+		}
+		return;
+	}
+	struct naive_entry new = page_at(n, at, era);
+	new.stamp = now;
+	struct translation p = page(new.frame + (at & ((1ull << new.shift) - 1)), new.shift,
+				    new.is_global ? WALK_G : 0);
+	p.guest_shift = (uint8_t) new.guest_shift;
+	for (unsigned level = 2; level-- > 0;) {
+		naive_put(n, level, side, at, new);
+		tlb_insert(t, level, side, gva(at), &p, now);
+	}
+}
+
+static void every_answer_is_as_by_hand(void **state)
+{
+	struct tlb_geometry shapes[] = {geometry_intel(), geometry_amd(), geometry_tiny(),
+					geometry_single()};
+	for (unsigned s = 0; s < ARRAY_COUNT(shapes); s++) {
+		struct world w = {.random = 99 + s};
+		struct dropped d = {0};
+		struct naive n;
+		struct tlb *t = open_tlb(shapes[s], &d);
+		naive_open(&n, &shapes[s]);
+		for (uint64_t now = 1; now < 15000; now++) {
+			uint64_t at = (uint64_t)world_below(&w, 8) << 30 |
+				      (uint64_t)world_below(&w, 8) << 21 |
+				      (uint64_t)world_below(&w, world_chance(&w, 20) ? 512 : 6)
+					      << 12;
+			if (world_chance(&w, 3))
+				naive_control(&w, &n, t, at);
+			else
+				naive_access(&n, t, world_below(&w, 2), at, (unsigned)(now / 200),
+					     now);
+		}
+		naive_close(&n);
+		tlb_destroy(t);
+	}
+}
+
 static void impossible_shapes_are_refused(void **state)
 {
 	static const struct tlb_array bad[] = {
@@ -254,6 +473,7 @@ int main(void)
 		cmocka_unit_test(invalidation_takes_every_size_and_level),
 		cmocka_unit_test(a_large_page_takes_the_place_of_small_ones),
 		cmocka_unit_test(space_numbers_can_run_out),
+		cmocka_unit_test(every_answer_is_as_by_hand),
 		cmocka_unit_test(impossible_shapes_are_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
