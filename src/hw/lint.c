@@ -46,29 +46,11 @@ static void check_second_level(struct findings *f, const char *place, const stru
 		add(f, place, "%u entries for 4K pages behind %u in the first level", outer, inner);
 }
 
-/* The model keeps pages of one size in one array. */
-static void check_overlap(struct findings *f, const char *place, const struct tlb_side *side)
-{
-	uint8_t seen = 0;
-
-	for (unsigned i = 0; i < side->array_count; i++) {
-		if (side->array[i].sizes & seen)
-			add(f, place,
-			    "\"%s\" has a page size of an array before it, which serves it",
-			    side->array[i].name);
-		seen |= side->array[i].sizes;
-	}
-}
-
 static void check_tlb(struct findings *f, const struct profile *p)
 {
 	const struct tlb_geometry *g = &p->tlb;
 	const struct walk_cache_geometry *w = &g->walk_cache;
 
-	check_overlap(f, ".tlb.l1d", &g->l1d);
-	check_overlap(f, ".tlb.l1i", &g->l1i);
-	check_overlap(f, ".tlb.l2d", &g->l2d);
-	check_overlap(f, ".tlb.l2i", &g->l2i);
 	check_second_level(f, ".tlb.l2d", &g->l1d, &g->l2d);
 	check_second_level(f, g->l2_unified ? ".tlb.l2d" : ".tlb.l2i", &g->l1i,
 			   g->l2_unified ? &g->l2d : &g->l2i);

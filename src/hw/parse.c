@@ -182,26 +182,27 @@ static int read_walk_cache(struct reader *r, const json_t *tlb, struct walk_cach
 
 static int check_sides(struct reader *r, const struct tlb_geometry *g)
 {
-	const struct tlb_side *first[] = {&g->l1d, &g->l1i};
+	static const char *const names[] = {"l1d", "l1i", "l1s"};
+	const struct tlb_side *first[] = {&g->l1d, &g->l1i, &g->l1s};
 
 	if (g->l2_unified && g->l2i.array_count)
 		return reader_refuse(r, "\"l2i\" must be empty where \"l2_unified\" is true");
 	for (size_t s = 0; s < ARRAY_COUNT(first); s++) {
-		bool holds_4k = false;
+		bool holds_4k = first[s] == &g->l1s && !g->l1s.array_count;
 
 		for (unsigned i = 0; i < first[s]->array_count; i++)
 			holds_4k |= (first[s]->array[i].sizes & TLB_4K) != 0;
 		if (!holds_4k)
 			return reader_refuse(r, "\"%s\" must have an array that holds 4K pages",
-					     s ? "l1i" : "l1d");
+					     names[s]);
 	}
 	return 0;
 }
 
 static int read_tlb(struct reader *r, const json_t *root)
 {
-	static const char *const keys[] = {"tagged", "pcid", "l2_unified", "l1d",
-					   "l1i",    "l2d",  "l2i",	   "walk_cache"};
+	static const char *const keys[] = {"tagged", "pcid", "l2_unified", "l1d", "l1i",
+					   "l2d",    "l2i",  "walk_cache", "l1s"};
 	const json_t *tlb = json_object_get(root, "tlb");
 	struct tlb_geometry *g = &r->profile->tlb;
 	struct tlb_side *const sides[] = {&g->l1d, &g->l1i, &g->l2d, &g->l2i};
@@ -216,6 +217,8 @@ static int read_tlb(struct reader *r, const json_t *root)
 		rc = reader_bool(r, tlb, "l2_unified", &g->l2_unified);
 	for (size_t i = 0; !rc && i < ARRAY_COUNT(sides); i++)
 		rc = read_side(r, tlb, keys[3 + i], sides[i]);
+	if (!rc && json_object_get(tlb, "l1s"))
+		rc = read_side(r, tlb, "l1s", &g->l1s);
 	if (!rc)
 		rc = read_walk_cache(r, tlb, &g->walk_cache);
 	if (!rc)

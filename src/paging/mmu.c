@@ -226,6 +226,12 @@ static bool grants(const struct mmu *mmu, const struct tlb_entry *entry, enum ac
 	       (kind != ACCESS_WRITE || (entry->flags & WALK_D));
 }
 
+static const enum tlb_side_id side_of[ACCESS_KIND_COUNT] = {
+	[ACCESS_READ] = TLB_DATA,
+	[ACCESS_WRITE] = TLB_STORE,
+	[ACCESS_FETCH] = TLB_INSTRUCTION,
+};
+
 /* No TLB has it: the strategy decides. */
 static bool miss(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		 struct tlb_entry **held, struct translation *t, struct page_fault *fault)
@@ -246,7 +252,7 @@ static bool miss(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu
 	mmu_missed_line(mmu, t->gpa);
 	if (t->is_uncached)
 		return true;
-	enum tlb_side_id side = kind == ACCESS_FETCH ? TLB_INSTRUCTION : TLB_DATA;
+	enum tlb_side_id side = side_of[kind];
 	tlb_insert(p->tlb, 1, side, address, t, mmu->use_clock);
 	*held = tlb_insert(p->tlb, 0, side, address, t, mmu->use_clock);
 	return true;
@@ -256,14 +262,14 @@ bool mmu_access(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_
 		struct tlb_entry **held, struct translation *uncached, struct page_fault *fault)
 {
 	struct mmu_private *p = mmu->private;
-	enum tlb_side_id side = kind == ACCESS_FETCH ? TLB_INSTRUCTION : TLB_DATA;
+	enum tlb_side_id side = side_of[kind];
 	struct tlb_entry *entry = tlb_find(p->tlb, 0, side, address);
 	if (likely(entry && grants(mmu, entry, kind, mode))) {
 		*entry->stamp = mmu->use_clock;
 		*held = entry;
 		return true;
 	}
-	ledger_charge(mmu->ledger, side == TLB_DATA ? EVENT_DTLB1_MISS : EVENT_ITLB1_MISS);
+	ledger_charge(mmu->ledger, side == TLB_INSTRUCTION ? EVENT_ITLB1_MISS : EVENT_DTLB1_MISS);
 	if (!entry)
 		entry = tlb_find(p->tlb, 1, side, address);
 	if (entry && grants(mmu, entry, kind, mode)) {

@@ -22,6 +22,7 @@
 #define SPACE_COUNT (1u << (64 - ASSOC_SPACE_SHIFT))
 #define SPACE_GLOBAL_FIRST 1u
 #define SIZE_COUNT 4
+#define LEVEL_COUNT 2
 #define LARGE_SHIFT 21 /* small entries are counted by 2M region */
 #define REGION_BITS 10
 
@@ -47,12 +48,15 @@ struct array {
 	unsigned probe_count;
 	struct bank bank[TLB_ARRAY_MAX];
 	unsigned bank_count;
-	struct bank *of_size[SIZE_COUNT]; /* NULL: none holds it */
+	struct bank *of_size[SIZE_COUNT]; /* the first that holds it; NULL: none */
+	uint8_t shared_sizes;		  /* those that several banks hold */
+	enum tlb_side_id side;
 };
 
 struct tlb {
-	struct array array[2][2]; /* [level][side]; a unified second level uses [1][TLB_DATA] */
-	struct array *of[2][2];	  /* which of them serves that level and side */
+	struct array array[LEVEL_COUNT * TLB_SIDE_COUNT];
+	struct array
+		*of[LEVEL_COUNT][TLB_SIDE_COUNT]; /* which of them serves that level and side */
 	tlb_dropped_fn *dropped;
 	void *opaque; /* borrowed */
 	unsigned pcid;
@@ -62,7 +66,7 @@ struct tlb {
 	uint32_t flush_round; /* counts the times that spaces died */
 	/* By hash of region: 4K entries of the first level, by side; entries of any level that are
 	 * part of the guest page in the region. */
-	uint16_t small_count[2][1u << REGION_BITS];
+	uint16_t small_count[TLB_SIDE_COUNT][1u << REGION_BITS];
 	uint32_t fragment_count[1u << REGION_BITS];
 	uint32_t space_of[PCID_COUNT];	 /* 0: none yet */
 	uint16_t live_pcids[PCID_COUNT]; /* those that have one */
@@ -139,16 +143,46 @@ static int init_bank(struct bank *b, const struct tlb_array *a, enum tlb_side_id
 static int init_array(struct array *array, const struct tlb_side *side, enum tlb_side_id id,
 		      bool is_first_level, struct error *e)
 {
+	array->side = id;
 	for (unsigned i = 0; i < side->array_count && i < TLB_ARRAY_MAX; i++) {
 		struct bank *b = &array->bank[i];
 		array->bank_count = i + 1;
 		int r = init_bank(b, &side->array[i], id, is_first_level, e);
 		if (r)
 			return r;
-		for (unsigned size = 0; size < SIZE_COUNT; size++)
-			if (b->sizes >> size & 1 && !array->of_size[size])
+		for (unsigned size = 0; size < SIZE_COUNT; size++) {
+			if (!(b->sizes >> size & 1))
+				continue;
+			if (array->of_size[size])
+				array->shared_sizes |= (uint8_t)(1u << size);
+			else
 				array->of_size[size] = b;
+		}
 	}
+	return 0;
+}
+
+static int init_arrays(struct tlb *t, const struct tlb_geometry *g, struct error *e)
+{
+	const struct tlb_side *sides[LEVEL_COUNT][TLB_SIDE_COUNT] = {
+		{&g->l1d, &g->l1i, g->l1s.array_count ? &g->l1s : NULL},
+		{&g->l2d, g->l2_unified ? NULL : &g->l2i, NULL},
+	};
+	for (unsigned level = 0; level < LEVEL_COUNT; level++)
+		for (unsigned side = 0; side < TLB_SIDE_COUNT; side++) {
+			struct array *array = &t->array[level * TLB_SIDE_COUNT + side];
+			t->of[level][side] = sides[level][side] ? array : t->of[level][TLB_DATA];
+			if (!sides[level][side])
+				continue;
+			int r = init_array(array, sides[level][side], (enum tlb_side_id)side,
+					   level == 0, e);
+			if (r)
+				return r;
+			if (level == 0 && !array->of_size[0])
+				return error_set(e, -EINVAL,
+						 "the profile's first-level TLBs must hold 4 KiB "
+						 "pages on every side");
+		}
 	return 0;
 }
 
@@ -161,20 +195,7 @@ int tlb_create(struct tlb **out, const struct tlb_geometry *g, tlb_dropped_fn *d
 		return error_set(e, -ENOMEM, "no host memory for the TLBs");
 	t->dropped = dropped;
 	t->opaque = opaque;
-	for (unsigned i = 0; i < 4; i++)
-		t->of[i / 2][i % 2] = &t->array[i / 2][i % 2];
-	if (g->l2_unified)
-		t->of[1][TLB_INSTRUCTION] = &t->array[1][TLB_DATA];
-	int r = init_array(&t->array[0][TLB_DATA], &g->l1d, TLB_DATA, true, e);
-	if (!r)
-		r = init_array(&t->array[0][TLB_INSTRUCTION], &g->l1i, TLB_INSTRUCTION, true, e);
-	if (!r)
-		r = init_array(&t->array[1][TLB_DATA], &g->l2d, TLB_DATA, false, e);
-	if (!r && !g->l2_unified)
-		r = init_array(&t->array[1][TLB_INSTRUCTION], &g->l2i, TLB_INSTRUCTION, false, e);
-	if (!r && (!t->array[0][TLB_DATA].of_size[0] || !t->array[0][TLB_INSTRUCTION].of_size[0]))
-		r = error_set(e, -EINVAL,
-			      "the profile's first-level TLBs must hold 4 KiB pages on both sides");
+	int r = init_arrays(t, g, e);
 	if (r) {
 		tlb_destroy(t);
 		return r;
@@ -188,8 +209,8 @@ void tlb_destroy(struct tlb *t)
 {
 	if (!t)
 		return;
-	for (unsigned i = 0; i < 4; i++) {
-		struct array *array = &t->array[i / 2][i % 2];
+	for (unsigned i = 0; i < ARRAY_COUNT(t->array); i++) {
+		struct array *array = &t->array[i];
 		for (unsigned n = 0; n < array->bank_count; n++) {
 			assoc_fini(&array->bank[n].assoc);
 			free(array->bank[n].entries);
@@ -269,13 +290,13 @@ static void drop_covered(struct tlb *t, struct array *array, unsigned page_shift
 		}
 }
 
-static bool may_cover(const struct tlb *t, const struct array *array, enum tlb_side_id side,
-		      unsigned page_shift, gva_t address)
+static bool may_cover(const struct tlb *t, const struct array *array, unsigned page_shift,
+		      gva_t address)
 {
 	unsigned sizes = 0;
 	if (page_shift == LARGE_SHIFT)
-		return t->small_count[side][region_hash(tlb_page_number(address.v, LARGE_SHIFT),
-							LARGE_SHIFT)];
+		return t->small_count[array->side][region_hash(
+			tlb_page_number(address.v, LARGE_SHIFT), LARGE_SHIFT)];
 	for (unsigned i = 0; i < array->bank_count; i++)
 		sizes |= array->bank[i].sizes_seen;
 	return sizes & (BIT(size_index(page_shift)) - 1);
@@ -301,14 +322,35 @@ struct value {
 	unsigned page_shift, guest_shift, flags;
 };
 
-static inline struct tlb_entry *place(struct tlb *t, struct bank *b, uint64_t key, struct value v,
-				      uint64_t now)
+static inline uint32_t victim(struct tlb *t, struct bank *b, uint64_t rest)
 {
-	uint64_t rest = assoc_rest(key);
 	uint32_t set = assoc_set(&b->assoc, rest);
 	if (unlikely(b->swept[set] != t->flush_round))
 		sweep(t, b, set);
-	uint32_t at = assoc_victim(&b->assoc, rest);
+	return assoc_victim(&b->assoc, rest);
+}
+
+/* Of the banks that hold a size, the one whose victim was used longest ago. */
+static struct bank *choose_bank(struct tlb *t, struct array *array, unsigned size, uint64_t rest)
+{
+	struct bank *best = NULL;
+	uint64_t oldest = UINT64_MAX;
+	for (struct bank *b = array->bank; b < array->bank + array->bank_count; b++) {
+		if (!(b->sizes >> size & 1))
+			continue;
+		uint64_t stamp = b->assoc.stamps[victim(t, b, rest)];
+		if (stamp < oldest) {
+			best = b;
+			oldest = stamp;
+		}
+	}
+	return best;
+}
+
+static inline struct tlb_entry *place(struct tlb *t, struct bank *b, uint64_t key, struct value v,
+				      uint64_t now)
+{
+	uint32_t at = victim(t, b, assoc_rest(key));
 	if (b->assoc.keys[at])
 		drop(t, b, at);
 	struct tlb_entry *e = &b->entries[at];
@@ -344,12 +386,15 @@ static inline __attribute__((always_inline)) struct tlb_entry *insert(struct tlb
 			v.host += part;
 		v.page_shift = shift;
 	}
-	if (level == 0 && shift > PAGE_SHIFT && may_cover(t, array, side, shift, address))
+	if (level == 0 && shift > PAGE_SHIFT && may_cover(t, array, shift, address))
 		drop_covered(t, array, shift, address);
+	uint64_t rest = make_rest(size, address);
+	if (array->shared_sizes >> size & 1)
+		b = choose_bank(t, array, size, rest);
 	if (unlikely(!(b->sizes_seen >> size & 1)))
 		see_size(array, b, size);
 	uint32_t space = v.flags & WALK_G ? t->global_space : t->space;
-	return place(t, b, assoc_key(space, make_rest(size, address)), v, now);
+	return place(t, b, assoc_key(space, rest), v, now);
 }
 
 struct tlb_entry *tlb_insert(struct tlb *t, unsigned level, enum tlb_side_id side, gva_t address,
@@ -389,13 +434,13 @@ static void set_live(struct tlb *t, uint32_t space, bool on)
 /* Everything goes, and the space numbers start anew. */
 static void start_over(struct tlb *t)
 {
-	for (unsigned i = 0; i < 4; i++)
-		for (unsigned n = 0; n < t->array[i / 2][i % 2].bank_count; n++) {
-			struct bank *b = &t->array[i / 2][i % 2].bank[n];
+	for (unsigned i = 0; i < ARRAY_COUNT(t->array); i++)
+		for (unsigned n = 0; n < t->array[i].bank_count; n++) {
+			struct bank *b = &t->array[i].bank[n];
 			assoc_clear(&b->assoc);
 			memset(b->swept, 0, (b->assoc.set_mask + 1) * sizeof(*b->swept));
 			b->sizes_seen = 0;
-			t->array[i / 2][i % 2].probe_count = 0;
+			t->array[i].probe_count = 0;
 		}
 	memset(t->small_count, 0, sizeof(t->small_count));
 	memset(t->fragment_count, 0, sizeof(t->fragment_count));
@@ -508,8 +553,8 @@ static bool has_fragments(const struct tlb *t, gva_t address)
 static void invalidate_in_space(struct tlb *t, uint32_t space, gva_t address)
 {
 	bool is_fractured = has_fragments(t, address);
-	for (unsigned i = 0; i < 4; i++) {
-		struct array *array = &t->array[i / 2][i % 2];
+	for (unsigned i = 0; i < ARRAY_COUNT(t->array); i++) {
+		struct array *array = &t->array[i];
 		for (struct bank *b = array->bank; b < array->bank + array->bank_count; b++) {
 			for (unsigned sizes = b->sizes_seen; sizes; sizes &= sizes - 1) {
 				uint64_t rest = make_rest((unsigned)__builtin_ctz(sizes), address);

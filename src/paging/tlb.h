@@ -1,10 +1,12 @@
 /*
  * The modelled translation look-aside buffers of one processor.
  *
- * Two levels, each with a data and an instruction side (the second may be one for both), each side
- * up to four arrays (assoc.h) for some page sizes each. They replace the least recently used entry
- * of a set, exactly: every use stores the mmu's use clock in the entry's stamp. The engine's fast
- * map stores through that same pointer, so a hit there counts here.
+ * Two levels, each with a data and an instruction side (the second may be one for both, and the
+ * first may have a third side for stores), each side up to four arrays (assoc.h) for some page
+ * sizes each. They replace the least recently used entry of a set, exactly (where several arrays of
+ * a side hold a page size, of all their sets that it may go to): every use stores the mmu's use
+ * clock in the entry's stamp. The engine's fast map stores through that same pointer, so a hit
+ * there counts here.
  *
  * Tags. An entry's key holds the page number, the size and the number of a "space". Each live PCID
  * has one, global entries share one, and flushing a space is giving it a new number: what carries
@@ -35,7 +37,9 @@ struct tlb_entry {
 	uint16_t fast_accesses;
 };
 
-enum tlb_side_id { TLB_DATA, TLB_INSTRUCTION };
+/* TLB_STORE is a first level of its own where the processor has one for stores (Intel from Ice Lake
+ * on); else, and in the second level, it is TLB_DATA. */
+enum tlb_side_id { TLB_DATA, TLB_INSTRUCTION, TLB_STORE, TLB_SIDE_COUNT };
 
 struct tlb;
 

@@ -50,6 +50,7 @@ struct walk_cache_geometry {
 
 struct tlb_geometry {
 	struct tlb_side l1d, l1i;
+	struct tlb_side l1s; /* for stores, where l1d is for loads alone; empty: l1d is for both */
 	struct tlb_side l2d, l2i; /* with l2_unified, l2d serves both sides and l2i is empty */
 	bool l2_unified;
 	bool tagged; /* by ASID or VPID: entries survive exits and entries; false: both flush */

@@ -242,7 +242,7 @@ struct naive_bank {
 struct naive {
 	struct naive_bank bank[16];
 	unsigned bank_count, pcid;
-	bool is_unified;
+	bool is_unified, has_store;
 };
 
 static void naive_add(struct naive *n, const struct tlb_side *side, unsigned level, unsigned id)
@@ -262,9 +262,10 @@ static void naive_add(struct naive *n, const struct tlb_side *side, unsigned lev
 
 static void naive_open(struct naive *n, const struct tlb_geometry *g)
 {
-	*n = (struct naive){.is_unified = g->l2_unified};
+	*n = (struct naive){.is_unified = g->l2_unified, .has_store = g->l1s.array_count};
 	naive_add(n, &g->l1d, 0, TLB_DATA);
 	naive_add(n, &g->l1i, 0, TLB_INSTRUCTION);
+	naive_add(n, &g->l1s, 0, TLB_STORE);
 	naive_add(n, &g->l2d, 1, TLB_DATA);
 	naive_add(n, &g->l2i, 1, TLB_INSTRUCTION);
 }
@@ -277,7 +278,9 @@ static void naive_close(struct naive *n)
 
 static bool is_of(const struct naive *n, const struct naive_bank *b, unsigned level, unsigned side)
 {
-	return b->level == level && b->side == (level && n->is_unified ? TLB_DATA : side);
+	bool is_data = level ? n->is_unified || side == TLB_STORE
+			     : side == TLB_STORE && !n->has_store;
+	return b->level == level && b->side == (is_data ? TLB_DATA : side);
 }
 
 static bool is_visible(const struct naive *n, const struct naive_entry *e)
@@ -303,16 +306,16 @@ static void naive_put(struct naive *n, unsigned level, unsigned side, uint64_t a
 		      struct naive_entry new)
 {
 	static const unsigned smaller[] = {[12] = 0, [21] = 12, [22] = 21, [30] = 22};
-	struct naive_bank *b = NULL;
+	unsigned size = 0;
 	uint64_t from = at >> new.shift << new.shift;
-	while (!b) {
-		unsigned size = new.shift == 12 ? 0 : new.shift == 30 ? 3 : new.shift - 20;
-		for (unsigned i = 0; i < n->bank_count && !b; i++)
-			if (is_of(n, &n->bank[i], level, side) && n->bank[i].sizes >> size & 1)
-				b = &n->bank[i];
-		if (!b && level)
+	for (bool is_held = false; !is_held;) {
+		size = new.shift == 12 ? 0 : new.shift == 30 ? 3 : new.shift - 20;
+		for (unsigned i = 0; i < n->bank_count; i++)
+			is_held |= is_of(n, &n->bank[i], level, side) &&
+				   n->bank[i].sizes >> size & 1;
+		if (!is_held && level)
 			return;
-		if (!b)
+		if (!is_held)
 			new.shift = smaller[new.shift];
 	}
 	new.page = at >> new.shift << new.shift;
@@ -325,11 +328,16 @@ static void naive_put(struct naive *n, unsigned level, unsigned side, uint64_t a
 			    e->page >> new.shift == new.page >> new.shift)
 				*e = (struct naive_entry){0};
 		}
-	struct naive_entry *set = b->entry + (new.page >> new.shift) % b->sets * b->ways,
-			   *out = set;
-	for (unsigned k = 1; k < b->ways; k++)
-		if (set[k].stamp < out->stamp)
-			out = &set[k];
+	struct naive_entry *out = NULL;
+	for (unsigned i = 0; i < n->bank_count; i++) {
+		struct naive_bank *b = &n->bank[i];
+		if (!is_of(n, b, level, side) || !(b->sizes >> size & 1))
+			continue;
+		struct naive_entry *set = b->entry + (new.page >> new.shift) % b->sets * b->ways;
+		for (unsigned k = 0; k < b->ways; k++)
+			if (!out || set[k].stamp < out->stamp)
+				out = &set[k];
+	}
 	*out = new;
 }
 
@@ -419,10 +427,20 @@ static void naive_access(struct naive *n, struct tlb *t, unsigned side, uint64_t
 	}
 }
 
+/* As Ice Lake's: stores apart, and a size that two second-level arrays hold. */
+static struct tlb_geometry geometry_stores(void)
+{
+	struct tlb_geometry g = geometry_intel();
+	g.l1s = (struct tlb_side){{{"L1 S", 16, 0, TLB_ALL_SIZES}}, 1};
+	g.l2d = (struct tlb_side){
+		{{"L2 2M", 32, 8, TLB_4K | TLB_2M | TLB_4M}, {"L2 1G", 16, 4, TLB_4K | TLB_1G}}, 2};
+	return g;
+}
+
 static void every_answer_is_as_by_hand(void **state)
 {
 	struct tlb_geometry shapes[] = {geometry_intel(), geometry_amd(), geometry_tiny(),
-					geometry_single()};
+					geometry_single(), geometry_stores()};
 	for (unsigned s = 0; s < ARRAY_COUNT(shapes); s++) {
 		struct world w = {.random = 99 + s};
 		struct dropped d = {0};
@@ -437,7 +455,7 @@ static void every_answer_is_as_by_hand(void **state)
 			if (world_chance(&w, 3))
 				naive_control(&w, &n, t, at);
 			else
-				naive_access(&n, t, world_below(&w, 2), at, (unsigned)(now / 200),
+				naive_access(&n, t, world_below(&w, 3), at, (unsigned)(now / 200),
 					     now);
 		}
 		naive_close(&n);
