@@ -219,6 +219,8 @@ static int write_comparison(struct comparison *c, const struct vm_outcome *outco
 		.host_ns = session_now_ns() - c->session.bill.start_ns,
 		.peak_rss_bytes = peak_rss_bytes(),
 		.series = c->wants_series ? &c->series : NULL,
+		.points = (const char *const *)c->options.points,
+		.point_count = c->options.point_count,
 	};
 	struct compare made;
 	int r = compare_init(&made, &input, e);
@@ -290,6 +292,7 @@ int cmd_compare(int argc, char **argv)
 			session_close(&c->session);
 		}
 	}
+	compare_options_fini(&c->options);
 	free(c->schemes);
 	free(c->ledgers);
 	free(c->lists);

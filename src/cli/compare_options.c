@@ -1,10 +1,12 @@
 #include "cli/compare_options.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hw/hw.h"
 #include "hw/vary.h"
+#include "report/points.h"
 
 #define FIELD(f) .offset = offsetof(struct compare_options, f)
 
@@ -41,6 +43,15 @@ static int set_vary(void *target, const char *value, struct error *e)
 	return vary_parse(&o->vary[o->vary_count++], value, e);
 }
 
+static int set_phases(void *target, const char *value, struct error *e)
+{
+	struct compare_options *o = target;
+
+	if (o->point_count == COMPARE_POINTS_MAX)
+		return error_set(e, -EINVAL, "at most %d of them", COMPARE_POINTS_MAX);
+	return points_load(value, &o->points[o->point_count++], e);
+}
+
 static const struct option_row rows[] = {
 	{"strategy", NULL, "LIST",
 	 "strategies beside native, with commas between them: all, or NAME[:KEY=VALUE]...; may be "
@@ -61,6 +72,10 @@ static const struct option_row rows[] = {
 	 "sample every scheme after each N instructions, for curves over time [html: as the run's "
 	 "length suggests; else no samples]",
 	 NULL, OPTION_NUMBER, FIELD(interval), .min = 1000, .max = 1ull << 50},
+	{"phases", NULL, "FILE",
+	 "html: put the runs of this JSON (gnomon compare, gnomon bench papers) into the phase "
+	 "diagram, too; may be given several times",
+	 NULL, OPTION_CUSTOM, .set = set_phases},
 	{"help", "-h -help", NULL, "this", NULL, OPTION_SWITCH, FIELD(wants_help)},
 };
 
@@ -71,6 +86,12 @@ void compare_options_init(struct compare_options *o)
 	/* Native has the least to do for a miss, and is wanted anyway. */
 	o->run.vm.paging = "native";
 	o->format = -1;
+}
+
+void compare_options_fini(struct compare_options *o)
+{
+	for (unsigned i = 0; i < o->point_count; i++)
+		free(o->points[i]);
 }
 
 /* ---- lists ---- */
@@ -236,6 +257,8 @@ int compare_options_parse(struct compare_options *o, int argc, char **argv, stru
 				 "that ride along would miss accesses; only interp shows them all",
 				 o->run.vm.engine);
 	complete_format(o);
+	if (o->point_count && o->format != COMPARE_HTML)
+		return error_set(e, -EINVAL, "--phases: only --format html draws a phase diagram");
 	if (!o->run.serial_count)
 		o->run.vm.serial[o->run.serial_count++] = "null";
 	if ((r = complete_strategies(o, e)) || (r = complete_profiles(o, e)) ||

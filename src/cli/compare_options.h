@@ -8,6 +8,7 @@
 
 #define COMPARE_STRATEGIES_MAX 64
 #define COMPARE_PROFILES_MAX 64
+#define COMPARE_POINTS_MAX 64
 
 struct compare_options {
 	struct run_options run;
@@ -20,6 +21,8 @@ struct compare_options {
 	const char *file; /* NULL: standard output */
 	struct vary vary[COMPARE_VARY_MAX];
 	unsigned vary_count;
+	char *points[COMPARE_POINTS_MAX]; /* owned: the texts of --phases */
+	unsigned point_count;
 	uint64_t interval; /* instructions between samples; 0: as the format needs */
 	bool wants_help;
 
@@ -32,6 +35,7 @@ struct compare_options {
 };
 
 void compare_options_init(struct compare_options *o);
+void compare_options_fini(struct compare_options *o);
 /* Parses and completes run.vm with the schemes; -EINVAL and the like with the message. `o` must
  * stay where it is. */
 int compare_options_parse(struct compare_options *o, int argc, char **argv, struct error *e);

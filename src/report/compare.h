@@ -58,6 +58,8 @@ struct compare_input {
 	uint64_t host_ns;
 	uint64_t peak_rss_bytes;
 	const struct series *series; /* may be NULL */
+	const char *const *points;   /* documents of points.h for the page; point_count of them */
+	unsigned point_count;
 };
 
 /* A signed amount, in thousandths of a cycle. */

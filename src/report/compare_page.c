@@ -35,7 +35,12 @@ int compare_write_page(FILE *out, const struct compare *c)
 	fputs(page_charts_text, out);
 	fputs("\n</script>\n<script type=\"application/json\" id=\"data\">", out);
 	put_data(out, json);
-	fputs("</script>\n<script>\n", out);
+	fputs("</script>\n<script type=\"application/json\" id=\"more\">[", out);
+	for (unsigned i = 0; i < c->input->point_count; i++) {
+		fputs(i ? "," : "", out);
+		put_data(out, c->input->points[i]);
+	}
+	fputs("]</script>\n<script>\n", out);
 	fputs(page_script_text, out);
 	fputs("</script>\n</body>\n</html>\n", out);
 	free(json);

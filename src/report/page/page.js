@@ -1,5 +1,6 @@
 /*
- * The page of a comparison: reads the JSON of schema "gnomon-compare" from the element "data" and draws it with Chart.js.
+ * The page of a comparison: reads the JSON of schema "gnomon-compare" from the element "data" (and documents with other runs
+ * from "more") and draws it with Chart.js.
  *
  * Everything depends on the chosen profile; choosing another one draws all charts again. When drawing is done the root
  * element says so: data-charts has the names of the charts, data-errors what went wrong; the test of this page reads them.
@@ -7,6 +8,7 @@
 'use strict';
 
 const data = JSON.parse(document.getElementById('data').textContent);
+const more = JSON.parse(document.getElementById('more').textContent);
 const charts = {};
 const errors = [];
 const PALETTE = ['#2f6fab', '#e08a2e', '#4a9a62', '#b4485c', '#7d62b3', '#8a6a52', '#d07ab0', '#6b7785', '#b3a72f', '#33a3b5'];
@@ -247,37 +249,91 @@ const WRITE_SLICES = [['any', 0, Infinity], ['below 10', 0, 10], ['10 to 100', 1
 const binOf = (bounds, value) => bounds.filter((b) => value >= b).length - 1;
 const boundName = (bounds, i) => (i + 1 < bounds.length ? `${bounds[i]} to ${bounds[i + 1]}` : `from ${bounds[i]}`);
 
-function collectPhases(series, slice) {
+/*
+ * What falls into the diagram: {instructions, tlb_misses, cr3_writes, table_writes, native, costs: {strategy: cycles}}. One for
+ * each interval of this run, and one for each run of the element "more" (other comparisons, gnomon bench papers).
+ */
+function phasePoints(profile) {
+	const points = [];
+	if (data.series !== null) {
+		const series = seriesOf(profile);
+		series.native.intervals.forEach((native, n) => points.push({
+			instructions: native.instructions, tlb_misses: native.tlb_misses, cr3_writes: native.cr3_writes,
+			table_writes: Math.max(0, ...series.others.map((s) => s.intervals[n].table_writes)), native: native.cycles,
+			costs: Object.fromEntries(series.others.map((s) => [s.strategy, s.intervals[n].cycles])),
+		}));
+	}
+	more.forEach((document) => runsOf(document, profile).forEach((run) => points.push(run)));
+	return points.filter((p) => p.instructions > 0);
+}
+
+/* A count of a scheme of either schema: by ring, or the sum. */
+function eventCount(scheme, name) {
+	const count = scheme.events[name];
+	return typeof count === 'object' ? count.kernel + count.user : count || 0;
+}
+
+function pointOf(schemes) {
+	const native = schemes.find((s) => s.strategy.split(':')[0] === 'native');
+	const others = schemes.filter((s) => s !== native);
+	return native && {
+		instructions: eventCount(native, 'instruction'), tlb_misses: eventCount(native, 'tlb.miss'),
+		cr3_writes: eventCount(native, 'guest.cr3_write'), native: native.cycles,
+		table_writes: Math.max(0, ...others.map((s) => eventCount(s, 'exit.table_write') + eventCount(s, 'shadow.unsync'))),
+		costs: Object.fromEntries(others.map((s) => [s.strategy, s.cycles])),
+	};
+}
+
+function runsOf(document, profile) {
+	const runs = document.schema === 'gnomon-compare'
+		? document.profiles.filter((p) => p.name === profile.name).map((p) => p.schemes)
+		: Object.values(document.machines).flat().map((part) => part.schemes.filter((s) => s.profile === profile.name));
+	return runs.map(pointOf).filter((point) => point);
+}
+
+function collectPhases(points, slice) {
 	const cells = new Map();
-	series.native.intervals.forEach((native, n) => {
-		const work = native.instructions;
-		const writes = Math.max(0, ...series.others.map((s) => s.intervals[n].table_writes));
-		if (!work || 1e6 * writes / work < slice[1] || 1e6 * writes / work >= slice[2])
+	points.forEach((p) => {
+		const work = p.instructions, writes = 1e6 * p.table_writes / work;
+		if (writes < slice[1] || writes >= slice[2])
 			return;
-		const key = `${binOf(MISS_BOUNDS, 1e3 * native.tlb_misses / work)},${binOf(CR3_BOUNDS, 1e6 * native.cr3_writes / work)}`;
-		const cell = cells.get(key) || {count: 0, native: 0, costs: series.others.map(() => 0)};
+		const key = `${binOf(MISS_BOUNDS, 1e3 * p.tlb_misses / work)},${binOf(CR3_BOUNDS, 1e6 * p.cr3_writes / work)}`;
+		const cell = cells.get(key) || {count: 0, native: 0, costs: {}};
 		cell.count++;
-		cell.native += native.cycles;
-		series.others.forEach((s, i) => { cell.costs[i] += s.intervals[n].cycles; });
+		cell.native += p.native;
+		for (const name of Object.keys(p.costs)) {
+			const cost = cell.costs[name] || {count: 0, beyond: 0, native: 0};
+			cell.costs[name] = {count: cost.count + 1, beyond: cost.beyond + p.costs[name] - p.native, native: cost.native + p.native};
+		}
 		cells.set(key, cell);
 	});
 	return cells;
 }
 
-function drawPhases(series) {
-	const cells = collectPhases(series, WRITE_SLICES[byId('table-writes').value]);
+/* The strategies of a cell, cheapest first; those that not every point of it has do not count. */
+function orderOf(cell) {
+	return Object.entries(cell.costs).filter(([, cost]) => cost.count === cell.count && cost.native)
+		.map(([name, cost]) => [100 * cost.beyond / cost.native, name]).sort((a, b) => a[0] - b[0]);
+}
+
+function drawPhases(profile) {
+	const points = phasePoints(profile);
+	byId('phases-section').hidden = !points.length;
+	if (!points.length)
+		return;
+	const cells = collectPhases(points, WRITE_SLICES[byId('table-writes').value]);
+	const names = [...new Set(points.flatMap((p) => Object.keys(p.costs)))];
 	const rows = MISS_BOUNDS.map((b, i) => boundName(MISS_BOUNDS, i)).reverse();
 	heatMap('phases', rows, CR3_BOUNDS.map((b, i) => boundName(CR3_BOUNDS, i)), (r, c) => {
 		const cell = cells.get(`${MISS_BOUNDS.length - 1 - r},${c}`);
-		if (!cell || !series.others.length)
+		const order = cell ? orderOf(cell) : [];
+		if (!order.length)
 			return null;
-		const order = cell.costs.map((cost, i) => [cost, i]).sort((a, b) => a[0] - b[0]);
-		const lead = order.length > 1 && cell.native ? 100 * (order[1][0] - order[0][0]) / cell.native : 0;
-		const name = series.others[order[0][1]].strategy.split(':');
+		const lead = order.length > 1 ? order[1][0] - order[0][0] : 0;
 		return {
-			colour: PALETTE[order[0][1] % PALETTE.length] + 'b0',
-			lines: [...name, `by ${lead.toFixed(lead < 1 ? 2 : 1)} %`, `${cell.count} interval${cell.count === 1 ? '' : 's'}`],
-			tip: order.map(([cost, i]) => `${series.others[i].strategy} ${percent(cell.native ? 100 * (cost - cell.native) / cell.native : 0)}`).join(', '),
+			colour: PALETTE[names.indexOf(order[0][1]) % PALETTE.length] + 'b0',
+			lines: [...order[0][1].split(':'), `by ${lead.toFixed(lead < 1 ? 2 : 1)} %`, `${cell.count} of ${points.length}`],
+			tip: order.map(([share, name]) => `${name} ${percent(share)}`).join(', '),
 		};
 	}, {x: 'CR3 writes a million instructions', y: 'TLB misses for 1000 instructions', rowHeight: 64});
 }
@@ -329,7 +385,7 @@ function fillTable(profile) {
 		return element;
 	};
 	const rows = profile.schemes.map((s) => row('td', [
-		s.strategy + (s.is_primary ? ' *' : ''), grouped(s.cycles), percent(s.slowdown_percent),
+		s.strategy + (s.is_primary ? ' *' : '') + (s.is_hypothetical ? ' (hypothetical)' : ''), grouped(s.cycles), percent(s.slowdown_percent),
 		...causes.map((n) => (s.causes[n].cycles ? percent(s.causes[n].percent_of_native) : '.')),
 		s.tlb_misses_per_1000_instructions.toFixed(3), s.references_per_walk.all.toFixed(2),
 		s.is_virtualized ? `${s.estimates_percent.of_overhead.toFixed(0)} %` : '',
@@ -359,7 +415,6 @@ function drawSeries(profile) {
 	const series = seriesOf(profile);
 	drawTimeline(series);
 	drawModes(series);
-	drawPhases(series);
 }
 
 function drawAll() {
@@ -369,6 +424,7 @@ function drawAll() {
 	drawProfiles();
 	drawMatrix(profile);
 	drawSeries(profile);
+	drawPhases(profile);
 	drawVaried(profile);
 	fillTable(profile);
 	document.documentElement.dataset.charts = Object.keys(charts).sort().join(' ');
