@@ -92,10 +92,11 @@ void mmu_charge_nested(struct mmu *mmu, gva_t address, const struct walk_result 
 	if (plan.is_shortened)
 		ledger_charge(mmu->ledger, EVENT_WALK_CACHE_HIT);
 	for (unsigned i = 0; i < host_count; i++) {
-		bool is_page = r->outcome == WALK_OK && i == path.count;
-		if (i >= path.count || plan.locates >> i & 1)
-			charge_location(mmu, &host[i], !is_page);
-		if (i < path.count && plan.refs >> i & 1)
+		/* The last one located the page, or nothing. */
+		bool is_table = i < path.count;
+		if (!is_table || plan.locates >> i & 1)
+			charge_location(mmu, &host[i], is_table);
+		if (is_table && plan.refs >> i & 1)
 			mmu_charge_reference(mmu, TABLE_GUEST, path.ref[i].level,
 					     path.ref[i].address);
 	}

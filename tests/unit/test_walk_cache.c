@@ -229,6 +229,26 @@ static void invalidations_reach_the_caches(void **state)
 	world_close(&w);
 }
 
+/* A table that the host does not have yet is not known to the nested TLB: the walk after the exit
+ * locates it. */
+static void a_violation_teaches_the_nested_tlb_nothing(void **state)
+{
+	struct tlb_geometry g = geometry_two();
+	struct world w;
+	world_open(&w);
+	map_pages(&w, WORLD_4LEVEL, false);
+	struct mmu *mmu = open_cached(&w, "nested:walk-cache=none:nested-tlb=16", &g, &split);
+	/* Four tables and the page: the walk after violation k finds k tables located, all but the
+	 * newest by the nested TLB. */
+	cost(&w, mmu, 0);
+	assert_int_equal(ledger_total(&w.ledger, EVENT_EXIT_NESTED_VIOLATION), 5);
+#ifndef GNOMON_HARD
+	assert_int_equal(ledger_total(&w.ledger, EVENT_NESTED_TLB_HIT), 0 + 1 + 2 + 3 + 4);
+#endif
+	mmu_destroy(mmu);
+	world_close(&w);
+}
+
 static void only_references_differ(const struct world *without, const struct world *with)
 {
 	for (enum event e = 0; e < EVENT_COUNT; e++) {
@@ -340,6 +360,7 @@ int main(void)
 		cmocka_unit_test(warm_walks_cost_what_the_matrix_says),
 		cmocka_unit_test(one_dimension_is_shortened_too),
 		cmocka_unit_test(invalidations_reach_the_caches),
+		cmocka_unit_test(a_violation_teaches_the_nested_tlb_nothing),
 		cmocka_unit_test(nothing_but_references_differs),
 		cmocka_unit_test(sizes_come_from_the_profile_or_from_who_asks),
 	};
