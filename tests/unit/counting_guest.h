@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "paging/mmu.h"
 #include "vm/vm.h"
 
 #include <cmocka.h>
@@ -44,7 +45,19 @@ static const uint8_t code[] = {
 	0xee, 0x5a, 0x58, 0xcf,						  /* 7c5e */
 };
 
-static const char *const strategies[] = {"native", "nested", "shadow"};
+static inline unsigned strategy_count(void)
+{
+	unsigned n = 0;
+	while (mmu_strategy_name(n, NULL))
+		n++;
+	return n;
+}
+
+/* Of the catalogue, round and round. */
+static inline const char *strategy(unsigned i)
+{
+	return mmu_strategy_name(i % strategy_count(), NULL);
+}
 
 struct guest {
 	struct vm_config config;

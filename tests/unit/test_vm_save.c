@@ -109,10 +109,10 @@ static void test_going_on(void **state)
 	hash(whole, expected);
 	assert_in_range(vm_console_bytes(whole), 20, TOTAL);
 	for (uint64_t n = 1; n < TOTAL; n = n * 3 + 1)
-		for (unsigned i = 0; i < ARRAY_COUNT(strategies) * 2; i++) {
+		for (unsigned i = 0; i < strategy_count() * 2; i++) {
 			struct vm_config from = g->config, to = g->config;
-			from.paging = strategies[i % 3];
-			to.paging = strategies[(i + 1 + i / 3) % 3];
+			from.paging = strategy(i);
+			to.paging = strategy(i + 1 + i / strategy_count());
 			to.profile = "k10-2350"; /* another frequency, which the guest never sees */
 			struct vm *a = make(&from);
 			advance(a, n);
