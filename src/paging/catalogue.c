@@ -17,6 +17,8 @@ const struct strategy_entry strategy_catalogue[] = {
 	 &shadow_prefetch_ops, true, true},
 	{"shadow-cache", "shadow tables that outlive CR3 writes and follow the guest's tables",
 	 &shadow_cache_ops, true, true},
+	{"agile", "one walk that starts in shadow tables and goes on nested below tables in flux",
+	 &agile_ops, true, true},
 	{"adaptive",
 	 "nested or a shadow strategy, changed by the rates of misses, CR3 and table writes",
 	 &adaptive_ops, true, false},

@@ -18,4 +18,5 @@ extern const struct strategy_ops shadow_ops;
 extern const struct strategy_ops shadow_sync_ops;
 extern const struct strategy_ops shadow_prefetch_ops;
 extern const struct strategy_ops shadow_cache_ops;
+extern const struct strategy_ops agile_ops;
 extern const struct strategy_ops adaptive_ops;

@@ -130,6 +130,8 @@ static uint32_t *list_of(const struct shadow *s, uint32_t at)
 {
 	uint64_t entry = *shadow_entry(s, at);
 	unsigned level = s->pages[shadow_page_of(at)].role.level;
+	if (entry & SHADOW_SWITCH)
+		return mappings_at(s, entry & SHADOW_ADDRESS, 1);
 	if (shadow_is_leaf(entry, level))
 		return mappings_at(s, entry & SHADOW_ADDRESS, level);
 	return &s->pages[shadow_child(s, entry)].parents;
@@ -206,13 +208,14 @@ void shadow_set_leaf(struct shadow *s, uint32_t at, uint64_t entry)
 }
 
 /* A page that nothing leads to any more goes at once where it could not be found again (no
- * watching), or would have to be compared in full (out of sync). */
+ * watching), would have to be compared in full (out of sync), or would be a burden to a guest that
+ * writes to it (agile). */
 static bool is_worthless(const struct shadow *s, uint32_t page)
 {
 	const struct shadow_page *p = &s->pages[page];
 	if (p->parents != SHADOW_NONE || p->is_root || page == s->root)
 		return false;
-	if (!s->policy.is_watching)
+	if (!s->policy.is_watching || s->policy.is_nested)
 		return true;
 	const struct shadow_frame *f = shadow_is_table(p) ? shadow_frame_of(s, p->gfn) : NULL;
 	return f && f->table_epoch == s->epoch && f->unsync_slot;
@@ -305,9 +308,12 @@ void shadow_protect(struct shadow *s, uint64_t gfn)
 	uint32_t at = *mappings_at(s, host_address, 1);
 	for (; at != SHADOW_NONE; at = s->links[at].next) {
 		uint64_t *entry = shadow_entry(s, at);
+		assert(!(*entry & SHADOW_SWITCH));
 		s->is_flush_due |= (*entry & PTE_W) != 0;
 		*entry &= ~PTE_W;
 	}
+	/* What two dimensions gave the TLBs is in no list. */
+	s->is_flush_due |= s->policy.is_nested != NULL;
 }
 
 /* A region without tables can be mapped whole again: what splintered it goes. */
@@ -475,6 +481,45 @@ unsigned shadow_zap_table(struct shadow *s, uint64_t gfn)
 		next = shadow_first_of(s, gfn);
 	}
 	return count;
+}
+
+uint64_t shadow_switch_entry(const struct shadow *s, uint64_t gfn, unsigned access)
+{
+	return hpa_from_gpa(s->mmu->memory, gpa_from_gfn(gfn)).v | SHADOW_SWITCH | PTE_P |
+	       (access & WALK_W ? PTE_W : 0) | (access & WALK_U ? PTE_U : 0) |
+	       (access & WALK_NX ? PTE_NX : 0);
+}
+
+void shadow_switch_table(struct shadow *s, uint64_t gfn)
+{
+	uint32_t page = shadow_first_of(s, gfn);
+	while (page != SHADOW_NONE) {
+		struct shadow_page *p = &s->pages[page];
+		if (!shadow_is_table(p)) {
+			page = shadow_next_of(s, page);
+			continue;
+		}
+		while (p->parents != SHADOW_NONE) {
+			uint32_t at = p->parents;
+			link_out(s, at);
+			s->pages[shadow_page_of(at)].used_count--;
+			shadow_set_leaf(s, at, shadow_switch_entry(s, gfn, p->role.access));
+		}
+		s->is_flush_due = true;
+		shadow_zap(s, page);
+		s->is_flush_due = true;
+		page = shadow_first_of(s, gfn);
+	}
+}
+
+void shadow_unswitch_table(struct shadow *s, uint64_t gfn)
+{
+	uint64_t host_address = hpa_from_gpa(s->mmu->memory, gpa_from_gfn(gfn)).v;
+	for (uint32_t at = *mappings_at(s, host_address, 1), next; at != SHADOW_NONE; at = next) {
+		next = s->links[at].next;
+		if (*shadow_entry(s, at) & SHADOW_SWITCH)
+			shadow_clear_entry(s, at);
+	}
 }
 
 static uint32_t free_count(const struct shadow *s)

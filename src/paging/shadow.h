@@ -8,12 +8,14 @@
  * 2M. A root of four registers (PAE format) is a shadow page whose entries cost no reference.
  *
  *   63  62..52  51..........12  11  10..9  8   7    6..3   2   1   0
- *   NX   0      HPA              NP  SIZE   0   PS    0     U   W   P
+ *   NX   0      HPA              NP  SIZE   SW  PS    0     U   W   P
  *
  * SIZE names the guest's page when it is larger than 4K (1: 2M, 2: 4M, 3: 1G). It is on every entry
  * whose region lies within one such page, pointers to tables included, so that INVLPG can drop the
  * whole page from any address in it. NP, with P clear: the guest's entry is known to be not present
- * (the `pf-filter` setting).
+ * (the `pf-filter` setting). SW: HPA is a table of the guest, and the walk goes on in two
+ * dimensions
+ * (`agile`); the rights are those of the entries above.
  *
  * Rights are in leaves alone; pointers grant everything. A leaf is writable only once the guest's D
  * is set, and is made only after A was set at every level: then hardware can never do what the
@@ -48,6 +50,7 @@
 #define SHADOW_SIZE_SHIFT 9
 #define SHADOW_SIZE (3ull << SHADOW_SIZE_SHIFT)
 #define SHADOW_NOT_PRESENT BIT(11)
+#define SHADOW_SWITCH BIT(8)
 #define SHADOW_ADDRESS 0x000ffffffffff000ull
 #define SHADOW_ENTRIES 512u
 #define SHADOW_NONE UINT32_MAX
@@ -62,6 +65,9 @@ struct shadow_policy {
 	bool is_cr3_exitless;
 	unsigned prefetch_count; /* entries in the group around the faulting one; 1: it alone */
 	unsigned root_count;	 /* retained roots at most */
+	/* `agile`: is this table of the guest walked in two dimensions? NULL: none is. */
+	bool (*is_nested)(const void *opaque, uint64_t gfn);
+	const void *opaque;
 };
 
 /* All that the entries of a shadow page depend on, beside the guest frame and the paging mode,
@@ -184,6 +190,10 @@ uint32_t shadow_get(struct shadow *s, uint64_t gfn, union shadow_role role);
 void shadow_zap(struct shadow *s, uint32_t page);
 /* Frees all that derives from the guest table `gfn`; returns how many. */
 unsigned shadow_zap_table(struct shadow *s, uint64_t gfn);
+/* The same, but what pointed to its shadows becomes a switch; and back: switches to it go. */
+void shadow_switch_table(struct shadow *s, uint64_t gfn);
+void shadow_unswitch_table(struct shadow *s, uint64_t gfn);
+uint64_t shadow_switch_entry(const struct shadow *s, uint64_t gfn, unsigned access);
 void shadow_touch(struct shadow *s, uint32_t page);
 void shadow_clear_entry(struct shadow *s, uint32_t at);
 void shadow_set_pointer(struct shadow *s, uint32_t at, uint32_t child, uint64_t size_code);
@@ -216,7 +226,7 @@ static inline uint32_t shadow_child(const struct shadow *s, uint64_t entry)
 
 static inline bool shadow_is_leaf(uint64_t entry, unsigned level)
 {
-	return level == 1 || (entry & PTE_PS);
+	return level == 1 || (entry & (PTE_PS | SHADOW_SWITCH));
 }
 
 static inline bool shadow_is_table(const struct shadow_page *p)
@@ -249,6 +259,7 @@ enum shadow_outcome {
 	SHADOW_FILLED,
 	SHADOW_EMULATE,	 /* the page is protected: the write is to be done for the guest */
 	SHADOW_UNSYNCED, /* filled; the page is a table that may now be written */
+	SHADOW_SWITCHED, /* filled down to a table that is walked in two dimensions */
 };
 
 /* Builds the leaf for `address` in the current space from the committed guest walk `r` of RAM.
@@ -260,13 +271,19 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 void shadow_drop_page(struct shadow *s, gva_t address);
 
 /* What the guest's entry `e`, in a table that `page` derives from, asks of entry `index` there. */
-enum shadow_want_kind { SHADOW_WANT_NOTHING, SHADOW_WANT_POINTER, SHADOW_WANT_LEAF };
+enum shadow_want_kind {
+	SHADOW_WANT_NOTHING,
+	SHADOW_WANT_POINTER,
+	SHADOW_WANT_LEAF,
+	SHADOW_WANT_SWITCH
+};
 struct shadow_want {
 	enum shadow_want_kind kind;
 	bool is_present;	/* the guest's P */
 	union shadow_role role; /* pointer: the child's */
 	uint64_t gfn;		/* the child's, or the first page of the leaf */
-	unsigned flags;		/* leaf: WALK_* of the guest's page, all levels together */
+	unsigned flags;		/* leaf: WALK_* of the guest's page, all levels together; switch:
+				   of those above */
 	unsigned guest_shift;
 };
 struct shadow_want shadow_want(const struct shadow *s, uint32_t page, unsigned index, uint64_t e);
@@ -311,6 +328,28 @@ uint32_t shadow_take_root(struct shadow *s);
 void shadow_forget_root(struct shadow *s, uint32_t page);
 /* PAE: drops root entries that derive from other registers than the guest's present ones. */
 void shadow_check_registers(struct shadow *s);
+
+/* shadow_policy.c: what every VMM with shadows does */
+
+/* First member of every strategy that has a shadow. */
+struct shadow_strategy {
+	struct strategy base;
+	struct shadow core;
+};
+
+void shadow_take_controls(struct shadow *s);
+void shadow_charge_exit(struct shadow *s, enum event e);
+/* The VMM resumes the guest: what has to be flushed is. */
+void shadow_resume(struct shadow *s);
+/* True and *out if what the hardware found grants the access. */
+bool shadow_grants(struct shadow *s, gva_t address, enum access_kind kind, enum mmu_mode mode,
+		   const struct shadow_hit *hit, struct translation *out);
+/* The access is done on the guest's behalf. */
+void shadow_emulate(const struct walk_result *r, struct translation *out);
+/* The root for the present CR3 and controls, if it is retained, in sync as far as it leads. */
+void shadow_switch_root(struct shadow *s);
+void shadow_policy_reset(struct strategy *strategy);
+void shadow_keeping_controls_changed(struct strategy *strategy);
 
 /* shadow_audit.c: the invariants of one page, and of everything else. False: *why says what is
  * wrong. */

@@ -58,6 +58,8 @@ static bool audit_leaf(const struct audit *a, uint32_t at, uint64_t entry, unsig
 {
 	const struct shadow *s = a->s;
 	uint64_t host_address = entry & SHADOW_ADDRESS;
+	if (entry & SHADOW_SWITCH)
+		level = 1;
 	if (host_address + BIT(PAGE_SHIFT + 9 * (level - 1)) > s->mmu->memory->ram_bytes)
 		return wrong(a, "entry %u: %#" PRIx64 " is not RAM", at, entry);
 	if (level > 1) {

@@ -177,6 +177,12 @@ static uint64_t large_frame(const struct walk_context *c, uint64_t e, unsigned s
 	return shift == 22 ? frame | bits(e, 20, 13) << 32 : frame;
 }
 
+static bool is_switch(const struct shadow *s, uint64_t gfn)
+{
+	return s->policy.is_nested && memory_slot(s->mmu->memory, gpa_from_gfn(gfn)) &&
+	       s->policy.is_nested(s->policy.opaque, gfn);
+}
+
 static struct shadow_want want_of_register(const struct shadow *s, const struct shadow_page *p,
 					   unsigned index, uint64_t e)
 {
@@ -185,7 +191,8 @@ static struct shadow_want want_of_register(const struct shadow *s, const struct 
 	w.role = role_below(s, p, index, p->role.access);
 	w.gfn = is_two_level(s) ? p->gfn : (e & c->frame_mask) >> PAGE_SHIFT;
 	if (is_two_level(s) || ((e & PTE_P) && !(e & c->reserved[3][0])))
-		w.kind = SHADOW_WANT_POINTER;
+		w.kind = is_switch(s, w.gfn) ? SHADOW_WANT_SWITCH : SHADOW_WANT_POINTER;
+	w.flags = p->role.access;
 	return w;
 }
 
@@ -205,6 +212,9 @@ struct shadow_want shadow_want(const struct shadow *s, uint32_t page, unsigned i
 		w.kind = SHADOW_WANT_POINTER;
 		w.role = role_below(s, p, index, access);
 		w.gfn = (e & c->frame_mask) >> PAGE_SHIFT;
+		w.flags = access;
+		if (is_switch(s, w.gfn))
+			w.kind = SHADOW_WANT_SWITCH;
 		return w;
 	}
 	w.kind = SHADOW_WANT_LEAF;
@@ -235,6 +245,9 @@ bool shadow_is_as_wanted(const struct shadow *s, uint32_t at, const struct shado
 	bool is_leaf = shadow_is_leaf(entry, p->role.level);
 	if (w->kind == SHADOW_WANT_NOTHING)
 		return false;
+	if (w->kind == SHADOW_WANT_SWITCH || entry & SHADOW_SWITCH)
+		return w->kind == SHADOW_WANT_SWITCH &&
+		       entry == shadow_switch_entry(s, w->gfn, w->flags);
 	if (!is_leaf) {
 		const struct shadow_page *child = &s->pages[shadow_child(s, entry)];
 		if (w->kind == SHADOW_WANT_POINTER)
@@ -267,6 +280,10 @@ bool shadow_try_leaf(struct shadow *s, uint32_t at, const struct shadow_want *w)
 {
 	const struct shadow_page *p = &s->pages[shadow_page_of(at)];
 	unsigned level = p->role.level;
+	if (w->kind == SHADOW_WANT_SWITCH) {
+		shadow_set_leaf(s, at, shadow_switch_entry(s, w->gfn, w->flags));
+		return true;
+	}
 	if (w->kind != SHADOW_WANT_LEAF || !memory_slot(s->mmu->memory, gpa_from_gfn(w->gfn)) ||
 	    (level > 1 &&
 	     shadow_shift_at(s, w->gfn, w->guest_shift) != s->mode->level[level].shift))
@@ -295,8 +312,8 @@ static union shadow_role direct_role(const struct shadow *s, unsigned level,
 	return role;
 }
 
-/* The page below entry `at`, found or made, and linked. What the entry held for something else is
- * stale: it goes. */
+/* The page below entry `at`, found or made, and linked; SHADOW_NONE: it is walked in two dimensions
+ * from here on. What the entry held for something else is stale: it goes. */
 static uint32_t step_down(struct shadow *s, uint32_t at, gva_t address, const struct descent *d)
 {
 	uint32_t page = shadow_page_of(at);
@@ -318,6 +335,11 @@ static uint32_t step_down(struct shadow *s, uint32_t at, gva_t address, const st
 		unsigned below = p->role.is_register && is_two_level(s) ? 0 : d->step + 1;
 		if (s->policy.is_watching)
 			gfn = d->r->step[below].address.v >> PAGE_SHIFT;
+		if (is_switch(s, gfn)) {
+			shadow_clear_entry(s, at);
+			shadow_set_leaf(s, at, shadow_switch_entry(s, gfn, access));
+			return SHADOW_NONE;
+		}
 	}
 	uint64_t entry = *shadow_entry(s, at);
 	if ((entry & PTE_P) && !shadow_is_leaf(entry, level) && (entry & SHADOW_SIZE) == d->code) {
@@ -383,6 +405,8 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 				return place(s, at, &d, kind);
 		}
 		page = step_down(s, at, address, &d);
+		if (page == SHADOW_NONE)
+			return SHADOW_SWITCHED;
 	}
 }
 

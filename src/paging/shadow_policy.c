@@ -30,11 +30,6 @@
 #include "paging/catalogue.h"
 #include "paging/shadow.h"
 
-struct shadow_strategy {
-	struct strategy base;
-	struct shadow core;
-};
-
 static struct shadow *core_of(struct strategy *s)
 {
 	return &((struct shadow_strategy *)s)->core;
@@ -53,7 +48,7 @@ static struct shadow_context context_now(const struct shadow *s)
 }
 
 /* The guest's controls, as far as shadow pages depend on them. */
-static void take_controls(struct shadow *s)
+void shadow_take_controls(struct shadow *s)
 {
 	s->context = context_now(s);
 	const struct vcpu_state *v = &s->mmu->vcpu->state;
@@ -85,7 +80,7 @@ static int policy_create(struct strategy **out, struct mmu *mmu, const struct mm
 		policy_destroy(&p->base);
 		return r;
 	}
-	take_controls(&p->core);
+	shadow_take_controls(&p->core);
 	*out = &p->base;
 	return 0;
 }
@@ -131,7 +126,7 @@ static int cache_create(struct strategy **out, struct mmu *mmu, const struct mmu
 }
 
 /* The VMM resumes the guest. */
-static void resume(struct shadow *s)
+void shadow_resume(struct shadow *s)
 {
 	if (s->is_flush_due && s->mmu->private->is_tagged)
 		mmu_flush_tlb(s->mmu);
@@ -146,18 +141,16 @@ static void resume(struct shadow *s)
 #endif
 }
 
-static void charge_exit(struct shadow *s, enum event e)
+void shadow_charge_exit(struct shadow *s, enum event e)
 {
 	ledger_charge(s->mmu->ledger, e);
 	mmu_note_exit(s->mmu);
 }
 
-/* The hardware's attempt: true and *out if the shadow grants the access. */
-static bool try_shadow(struct shadow *s, gva_t address, enum access_kind kind, enum mmu_mode mode,
-		       struct shadow_hit *hit, struct translation *out)
+bool shadow_grants(struct shadow *s, gva_t address, enum access_kind kind, enum mmu_mode mode,
+		   const struct shadow_hit *hit, struct translation *out)
 {
 	struct mmu *mmu = s->mmu;
-	*hit = shadow_walk(s, address);
 	if (!hit->entry)
 		return false;
 	unsigned flags = shadow_flags(hit->entry);
@@ -173,8 +166,7 @@ static bool try_shadow(struct shadow *s, gva_t address, enum access_kind kind, e
 	return memory_gpa(mmu->memory, out->host, &out->gpa);
 }
 
-/* The access is done on the guest's behalf. */
-static void emulate(const struct walk_result *r, struct translation *out)
+void shadow_emulate(const struct walk_result *r, struct translation *out)
 {
 	*out = (struct translation){
 		.gpa = r->gpa,
@@ -191,10 +183,11 @@ static void fill_ram(struct shadow *s, gva_t address, enum access_kind kind,
 	shadow_reserve(s, SHADOW_FILL_PAGES);
 	s->walk = s->mmu->is_observer ? r : NULL;
 	enum shadow_outcome outcome = shadow_fill(s, address, r, flags, kind);
-	charge_exit(s, outcome == SHADOW_FILLED ? EVENT_EXIT_PF_HIDDEN : EVENT_EXIT_TABLE_WRITE);
+	shadow_charge_exit(s, outcome == SHADOW_FILLED ? EVENT_EXIT_PF_HIDDEN
+						       : EVENT_EXIT_TABLE_WRITE);
 	ledger_charge(s->mmu->ledger, EVENT_SHADOW_FILL);
 	if (outcome == SHADOW_EMULATE)
-		emulate(r, out);
+		shadow_emulate(r, out);
 	else if (s->policy.prefetch_count > 1)
 		shadow_prefetch(s, address);
 	s->walk = NULL;
@@ -212,16 +205,16 @@ static enum walk_outcome handle_fault(struct shadow *s, gva_t address, enum acce
 	*out = (struct translation){.is_uncached = false};
 	if (walk_and_commit(c, &source, address, kind, mode, r, NULL) == WALK_FAULT) {
 		if (!hit->is_known_absent)
-			charge_exit(s, EVENT_EXIT_PF_TRUE);
+			shadow_charge_exit(s, EVENT_EXIT_PF_TRUE);
 		return WALK_FAULT;
 	}
 	bool is_forced = shadow_is_forced(c, r->flags, kind, mode);
 	int flags = shadow_leaf_flags(s->controls, r->flags, is_forced);
 	if (!memory_slot(mmu->memory, r->gpa)) {
-		emulate(r, out);
+		shadow_emulate(r, out);
 	} else if (flags < 0) {
-		charge_exit(s, EVENT_EXIT_PF_HIDDEN);
-		emulate(r, out);
+		shadow_charge_exit(s, EVENT_EXIT_PF_HIDDEN);
+		shadow_emulate(r, out);
 	} else {
 		fill_ram(s, address, kind, r, (unsigned)flags, out);
 	}
@@ -236,9 +229,12 @@ static bool policy_fill(struct strategy *strategy, gva_t address, enum access_ki
 	struct shadow_hit hit;
 	if (s->context.mode == &paging_modes[PAGING_PAE])
 		shadow_check_registers(s);
-	while (!try_shadow(s, address, kind, mode, &hit, out)) {
+	for (;;) {
+		hit = shadow_walk(s, address);
+		if (shadow_grants(s, address, kind, mode, &hit, out))
+			return true;
 		enum walk_outcome outcome = handle_fault(s, address, kind, mode, &hit, &r, out);
-		resume(s);
+		shadow_resume(s);
 		if (outcome == WALK_FAULT) {
 			*error_code = r.error_code;
 			return false;
@@ -246,7 +242,6 @@ static bool policy_fill(struct strategy *strategy, gva_t address, enum access_ki
 		if (out->is_uncached)
 			return true;
 	}
-	return true;
 }
 
 static void drop_all(struct shadow *s)
@@ -265,7 +260,7 @@ static bool emptying_cr3_written(struct strategy *strategy, bool no_flush)
 }
 
 /* The root for the present CR3 and controls, if it is retained, in sync as far as it leads. */
-static void switch_root(struct shadow *s)
+void shadow_switch_root(struct shadow *s)
 {
 	shadow_set_root(s, shadow_find_root(s));
 	shadow_sync_reachable(s, s->root);
@@ -282,7 +277,7 @@ static bool keeping_cr3_written(struct strategy *strategy, bool no_flush)
 		ledger_charge(mmu->ledger, EVENT_EXIT_CR3_WRITE);
 	if (root != SHADOW_NONE)
 		ledger_charge(mmu->ledger, EVENT_SHADOW_ROOT_HIT);
-	switch_root(s);
+	shadow_switch_root(s);
 	bool is_whole = s->is_flush_due || (is_exit && !mmu->private->is_tagged);
 	s->is_flush_due = false;
 	return is_whole;
@@ -291,14 +286,14 @@ static bool keeping_cr3_written(struct strategy *strategy, bool no_flush)
 static void emptying_invalidate(struct strategy *strategy, int type, unsigned pcid, gva_t address)
 {
 	struct shadow *s = core_of(strategy);
-	charge_exit(s, EVENT_EXIT_INVLPG);
+	shadow_charge_exit(s, EVENT_EXIT_INVLPG);
 	if (type != INVLPG && type != INVPCID_ADDRESS)
 		drop_all(s);
 	else if (!s->policy.is_watching)
 		shadow_drop_page(s, address);
 	if (!s->policy.is_watching)
 		s->is_flush_due = false; /* the caller takes from the TLB what has to go */
-	resume(s);
+	shadow_resume(s);
 }
 
 static void keeping_invalidate(struct strategy *strategy, int type, unsigned pcid, gva_t address)
@@ -306,7 +301,7 @@ static void keeping_invalidate(struct strategy *strategy, int type, unsigned pci
 	struct shadow *s = core_of(strategy);
 	const struct vcpu_state *v = &s->mmu->vcpu->state;
 	unsigned present = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0;
-	charge_exit(s, EVENT_EXIT_INVLPG);
+	shadow_charge_exit(s, EVENT_EXIT_INVLPG);
 	/* Other spaces are brought in sync when CR3 names them again. */
 	bool is_present = type == INVLPG || type == INVPCID_ALL || type == INVPCID_ALL_BUT_GLOBAL ||
 			  pcid == present;
@@ -314,38 +309,38 @@ static void keeping_invalidate(struct strategy *strategy, int type, unsigned pci
 		shadow_sync_address(s, address);
 	else if (is_present)
 		shadow_sync_reachable(s, s->root);
-	resume(s);
+	shadow_resume(s);
 }
 
-static void policy_reset(struct strategy *strategy)
+void shadow_policy_reset(struct strategy *strategy)
 {
 	struct shadow *s = core_of(strategy);
 	drop_all(s);
-	take_controls(s);
+	shadow_take_controls(s);
 	s->is_flush_due = false;
 }
 
 /* Shadow pages name WP, SMEP and SMAP in their role; all else that their entries depend on is one
  * for all of them. */
-static void keeping_controls_changed(struct strategy *strategy)
+void shadow_keeping_controls_changed(struct strategy *strategy)
 {
 	struct shadow *s = core_of(strategy);
 	struct shadow_context was = s->context, now = context_now(s);
 	if (!now.mode->level_count || was.mode != now.mode || was.nx_bit != now.nx_bit ||
 	    was.frame_mask != now.frame_mask || was.large_levels != now.large_levels) {
-		policy_reset(strategy);
+		shadow_policy_reset(strategy);
 		return;
 	}
-	take_controls(s);
-	switch_root(s);
-	resume(s);
+	shadow_take_controls(s);
+	shadow_switch_root(s);
+	shadow_resume(s);
 }
 
-#define SHADOW_OPS(create_, cr3_, invalidate_, controls_)                              \
-	{                                                                              \
-		.create = create_, .destroy = policy_destroy, .fill = policy_fill,     \
-		.cr3_written = cr3_, .invalidate = invalidate_, .reset = policy_reset, \
-		.controls_changed = controls_, .memory_changed = policy_reset,         \
+#define SHADOW_OPS(create_, cr3_, invalidate_, controls_)                                     \
+	{                                                                                     \
+		.create = create_, .destroy = policy_destroy, .fill = policy_fill,            \
+		.cr3_written = cr3_, .invalidate = invalidate_, .reset = shadow_policy_reset, \
+		.controls_changed = controls_, .memory_changed = shadow_policy_reset,         \
 	}
 
 const struct strategy_ops shadow_ops =
@@ -354,13 +349,13 @@ const struct strategy_ops shadow_sync_ops =
 	SHADOW_OPS(sync_create, emptying_cr3_written, emptying_invalidate, NULL);
 const struct strategy_ops shadow_prefetch_ops =
 	SHADOW_OPS(prefetch_create, emptying_cr3_written, emptying_invalidate, NULL);
-const struct strategy_ops shadow_cache_ops =
-	SHADOW_OPS(cache_create, keeping_cr3_written, keeping_invalidate, keeping_controls_changed);
+const struct strategy_ops shadow_cache_ops = SHADOW_OPS(
+	cache_create, keeping_cr3_written, keeping_invalidate, shadow_keeping_controls_changed);
 
 bool mmu_audit(const struct mmu *mmu, char *why, size_t size)
 {
 	const struct strategy *s = mmu->private->strategy;
-	if (mmu->strategy->destroy != policy_destroy)
+	if (mmu->strategy->fill != policy_fill && mmu->strategy != &agile_ops)
 		return true;
 	return shadow_audit(&((const struct shadow_strategy *)(const void *)s)->core, why, size);
 }

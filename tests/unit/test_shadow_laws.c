@@ -27,6 +27,8 @@ static const char *const strategies[] = {
 	"shadow-cache:sync=oos",
 	"shadow-cache:sync=oos:host-page=2M:pf-filter=on:prefetch=8:limit=64K",
 	"shadow-cache:sync=oos:host-page=1G:roots=1:cr3-exits=off",
+	"agile:interval=20000",
+	"agile:interval=9000:host-page=2M:limit=64K:host-levels=5",
 };
 
 static const char *running;
@@ -156,6 +158,7 @@ static void change_controls(struct world *w, struct mmu *mmu)
 static void operate(struct world *w, struct mmu *mmu)
 {
 	unsigned dice = world_below(w, 100);
+	ledger_charge_many(&w->ledger, EVENT_INSTRUCTION, 100);
 	if (dice < 75)
 		guest_access(w, mmu);
 	else if (dice < 82)

@@ -30,6 +30,8 @@ static const char *const variants[] = {
 	"shadow-cache:sync=oos",
 	"shadow-cache:sync=oos:pf-filter=on:prefetch=8:limit=64K:host-page=1G",
 	"shadow-cache:sync=oos:roots=1:cr3-exits=off:host-page=2M",
+	"agile",
+	"agile:host-page=1G:host-levels=3",
 };
 
 static struct mmu *open_variant(struct world *w, const char *text, const struct tlb_geometry *g)
