@@ -34,6 +34,7 @@
 #define INTERVAL_DEFAULT 1000000u /* instructions */
 #define WRITES_MAX 2u		  /* in an interval; then a table is nested */
 #define MISSES_MIN 32u		  /* in an interval; fewer do not pay for the exits of a fill */
+#define PREFETCH 8u		  /* entries a fill, as in KVM */
 #define IDLE_INTERVALS_MAX 8u	  /* then a nested table is forgotten */
 
 enum table_state { TABLE_UNKNOWN, TABLE_NESTED, TABLE_SHADOWED };
@@ -447,7 +448,7 @@ static int agile_create(struct strategy **out, struct mmu *mmu, const struct mmu
 		.is_keeping = true,
 		.is_updating = true,
 		.is_cr3_exitless = true,
-		.prefetch_count = MMU_PREFETCH_TABLE,
+		.prefetch_count = PREFETCH,
 		.root_count = config->root_count,
 		.is_nested = is_nested,
 		.opaque = a,

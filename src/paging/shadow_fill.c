@@ -445,6 +445,22 @@ static void prefetch_some(struct shadow *s, uint32_t page, unsigned first, unsig
 	}
 }
 
+/* The same for parts of a guest's large page. */
+static void prefetch_direct(struct shadow *s, uint32_t page, unsigned first, unsigned count)
+{
+	union shadow_role role = s->pages[page].role;
+	uint64_t code = (uint64_t)role.size << SHADOW_SIZE_SHIFT;
+	for (unsigned i = first; i < first + count; i++) {
+		uint32_t at = page * SHADOW_ENTRIES + i;
+		uint64_t gfn = s->pages[page].gfn + i;
+		if ((*shadow_entry(s, at) & PTE_P) ||
+		    !memory_slot(s->mmu->memory, gpa_from_gfn(gfn)))
+			continue;
+		shadow_set_leaf(s, at, leaf_entry(s, gfn, 1, role.access, code));
+		ledger_charge(s->mmu->ledger, EVENT_SHADOW_PREFETCH);
+	}
+}
+
 /* The other half of a table of 1024 entries. */
 static void prefetch_sibling(struct shadow *s, uint32_t page, uint32_t at_above)
 {
@@ -472,17 +488,17 @@ void shadow_prefetch(struct shadow *s, gva_t address)
 		page = shadow_child(s, entry);
 	}
 	const struct shadow_page *p = &s->pages[page];
-	/* A table out of sync may change without a word where nothing was mapped before. */
-	if (!shadow_is_table(p) || !shadow_is_protected(s, p->gfn))
-		return;
 	unsigned count = s->policy.prefetch_count, index = shadow_index(s, 1, address);
-	if (count < SHADOW_ENTRIES) {
-		unsigned first = index - index % count;
-		unsigned room = SHADOW_ENTRIES - first;
-		prefetch_some(s, page, first, count < room ? count : room);
+	unsigned first = count < SHADOW_ENTRIES ? index - index % count : 0;
+	unsigned room = SHADOW_ENTRIES - first;
+	if (p->role.is_direct) {
+		prefetch_direct(s, page, first, count < room ? count : room);
 		return;
 	}
-	prefetch_some(s, page, 0, SHADOW_ENTRIES);
+	/* A table out of sync may change without a word where nothing was mapped before. */
+	if (!shadow_is_protected(s, p->gfn))
+		return;
+	prefetch_some(s, page, first, count < room ? count : room);
 	if (count > SHADOW_ENTRIES && is_two_level(s))
 		prefetch_sibling(s, page, at);
 }

@@ -481,6 +481,30 @@ static void test_09_prefetch_1024(void **state)
 	world_close(&l.w);
 }
 
+/* 9: so are all parts of a large page that had to be splintered, but for a table's rights. */
+static void test_09_prefetch_splinters(void **state)
+{
+	struct lab l;
+	lab_open(&l, WORLD_4LEVEL);
+	uint64_t table = 0x1007000, e = PAGE | RW;
+	world_map(&l.w, AT, 0x1000000, 21, RW, &l.next);
+	memory_write(l.w.memory, gpa(table), &e, 8);
+	lab_start(&l, "shadow-prefetch");
+	store_entry(&l, window(&l, AT, 2) + 8, table | RW);
+	reads(&l, AT + 0x200000, PAGE);
+	mark(&l);
+	assert_true(touch(&l, AT, ACCESS_WRITE, MMU_SUPERVISOR, NULL));
+	counts(&l, EVENT_SHADOW_PREFETCH, 511);
+	for (unsigned i = 1; i < 7; i++)
+		assert_true(touch(&l, AT + i * 4096, ACCESS_WRITE, MMU_SUPERVISOR, NULL));
+	reads(&l, AT + 0x7000, table);
+	counts(&l, EVENT_EXIT_PF_HIDDEN, 1);
+	store_entry(&l, AT + 0x7000, e);
+	counts(&l, EVENT_EXIT_TABLE_WRITE, 1);
+	lab_stop(&l);
+	world_close(&l.w);
+}
+
 /* 10: the oldest goes first, the current root never, and nothing dangles. */
 static void test_10_eviction(void **state)
 {
@@ -701,6 +725,7 @@ int main(void)
 		cmocka_unit_test(test_08_rights_of_all_levels),
 		cmocka_unit_test(test_09_prefetch),
 		cmocka_unit_test(test_09_prefetch_1024),
+		cmocka_unit_test(test_09_prefetch_splinters),
 		cmocka_unit_test(test_10_eviction),
 		cmocka_unit_test(test_10_retained_roots),
 		cmocka_unit_test(test_11_fault_classes),
