@@ -37,6 +37,10 @@
 #define PREFETCH 8u		  /* entries a fill, as in KVM */
 #define IDLE_INTERVALS_MAX 8u	  /* then a nested table is forgotten */
 
+/* Where the host's table is: above RAM and the shadow's pool, each level in a place of its own. */
+#define POOL_ROOM BIT(35)
+#define LEVEL_ROOM BIT(33)
+
 enum table_state { TABLE_UNKNOWN, TABLE_NESTED, TABLE_SHADOWED };
 
 /* A page of guest RAM that is a table. */
@@ -192,12 +196,12 @@ static void charge_host_walk(struct agile *a, gpa_t at)
 			ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
 		}
 	}
-	uint64_t base = align_up(mmu->memory->ram_bytes, BIT(30)) + BIT(38);
+	uint64_t base = align_up(mmu->memory->ram_bytes, BIT(30)) + POOL_ROOM;
 	unsigned last = (shift - PAGE_SHIFT) / 9 + 1;
-	for (unsigned level = a->host_levels; level >= last; level--)
-		mmu_charge_reference(mmu, TABLE_HOST, level,
-				     base + level * BIT(36) +
-					     (at.v >> (PAGE_SHIFT + 9 * (level - 1))) * 8);
+	for (unsigned level = a->host_levels; level >= last; level--) {
+		uint64_t place = (at.v >> (PAGE_SHIFT + 9 * (level - 1))) * 8 % LEVEL_ROOM;
+		mmu_charge_reference(mmu, TABLE_HOST, level, base + level * LEVEL_ROOM + place);
+	}
 }
 
 /* The part of walk `r` below `switch_level` (of the entry with the bit; above all: the root is
