@@ -213,10 +213,10 @@ static json_t *json_curves(const struct series *s, unsigned scheme)
 static json_t *json_series(const struct compare_input *in)
 {
 	const struct series *s = in->series;
-	json_t *schemes = json_array();
 
 	if (!s)
 		return json_null();
+	json_t *schemes = json_array();
 	for (unsigned i = 0; i < s->scheme_count; i++)
 		json_array_append_new(schemes, json_pack("{s:s, s:s, s:o}", "profile",
 							 in->schemes[i].profile->name, "strategy",
