@@ -254,6 +254,9 @@ static const struct option_row rows[] = {
 	 FIELD(vm.intercept_rdtsc)},
 	{"perf-map", NULL, NULL, "trans: name translated code for perf in /tmp/perf-PID.map", NULL,
 	 OPTION_SWITCH, FIELD(vm.perf_map)},
+	{"lockstep", NULL, NULL,
+	 "trans: run every block in interp, too; end at the first difference", NULL, OPTION_SWITCH,
+	 FIELD(vm.lockstep)},
 	{"profile", NULL, "NAME",
 	 "the processor whose TLBs and prices are taken: k10-2350, skylake-sp, or a file "
 	 "(gnomon profile) [skylake-sp]",

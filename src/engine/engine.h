@@ -28,9 +28,10 @@ struct engine_config {
 	struct clock *clock;
 	unsigned vcpu_count;
 	bool intercept_rdtsc; /* charge RDTSC as an exit */
-	bool perf_map;	      /* trans: name translated code for perf in /tmp/perf-PID.map */
-	uint8_t warm_count;   /* trans: a block is translated when it runs for this time; 0: a good
-				 one */
+	bool lockstep;	    /* trans: the interpreter runs every block, too; a difference ends it */
+	bool perf_map;	    /* trans: name translated code for perf in /tmp/perf-PID.map */
+	uint8_t warm_count; /* trans: a block is translated when it runs for this time; 0: a good
+			       one */
 };
 
 struct engine_ops {

@@ -123,6 +123,11 @@ static int check_engine(const struct vm_config *c, struct error *e)
 		return error_set(e, -EINVAL,
 				 "--perf-map: '%s' makes no code; it goes with --engine trans",
 				 c->engine);
+	if (c->lockstep && !is_trans)
+		return error_set(e, -EINVAL,
+				 "--lockstep: '%s' has nobody to keep step with; it goes with "
+				 "--engine trans",
+				 c->engine);
 	if (c->observer_count && is_trans)
 		return error_set(e, -EINVAL,
 				 "--engine: 'trans' does not show each access to the schemes that "
@@ -238,6 +243,7 @@ static int make_engine(struct vm *vm, struct error *e)
 		.vcpu_count = vm->config.cpu_count,
 		.intercept_rdtsc = vm->config.intercept_rdtsc,
 		.perf_map = vm->config.perf_map,
+		.lockstep = vm->config.lockstep,
 	};
 	int r = vm->engine_ops->create(&vm->engine, &config, e);
 	for (unsigned i = 0; !r && i < vm->config.cpu_count; i++)

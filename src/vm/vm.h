@@ -78,6 +78,7 @@ struct vm_config {
 	bool verify;
 	bool intercept_rdtsc;
 	bool perf_map; /* trans: /tmp/perf-PID.map */
+	bool lockstep; /* trans: interp runs every block, too */
 	enum clock_kind clock;
 	bool kvm_leaves; /* KVM's CPUID leaves and kvmclock */
 	enum unhandled_policy unhandled;
@@ -134,8 +135,8 @@ enum vm_end {
 struct vm_outcome {
 	enum vm_end end;
 	uint32_t detail;
-	unsigned vcpu; /* who did it */
-	char text[600];
+	unsigned vcpu;	 /* who did it */
+	char text[6400]; /* --lockstep shows both sides of a block */
 };
 
 /* Builds and loads; nothing runs yet. On an error nothing is left. */

@@ -229,6 +229,9 @@ static inline int machine_create_with(void **state, const char *strategy)
 				       .bus = &m->bus,
 				       .clock = &m->clock,
 				       .vcpu_count = 1,
+#ifdef MACHINE_LOCKSTEP
+				       .lockstep = true,
+#endif
 				       .warm_count = 1};
 	assert_int_equal(interp_ops.create(&m->engine, &config, NULL), 0);
 	assert_int_equal(interp_ops.add_vcpu(m->engine, &m->v, m->mmu, NULL), 0);

@@ -69,16 +69,19 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 			return false;
 	}
 	struct link *l = trans->pending;
-	if (l && trans->pending_rip == s->rip && l->from->mode == x->mode &&
+	if (l && !t->lockstep && trans->pending_rip == s->rip && l->from->mode == x->mode &&
 	    gpa_gfn(gpa(l->from->block->gpa)) == gpa_gfn(gpa(b->gpa)))
 		cache_link(trans, l, x);
 	trans->pending = NULL;
 	helper_choose_space(t);
 	make_hard(t->space);
-	space_remember(t->space, s->rip, x->code);
+	if (!t->lockstep)
+		space_remember(t->space, s->rip, x->code);
 	s->rflags &= ~FLAG_RF;
 	fill_frame(t);
+	lockstep_begin(t);
 	trans->enter(t, x->code);
+	lockstep_end(t, x);
 	return true;
 }
 
@@ -102,6 +105,7 @@ static void trans_destroy(struct engine *engine)
 	for (unsigned n = 0; trans->vcpus && trans->vcpus[n]; n++) {
 		memory_remove_flag_listener(memory, trans->vcpus[n]);
 		free_spaces(trans->vcpus[n]);
+		lockstep_destroy(trans->vcpus[n]);
 		free(trans->vcpus[n]);
 	}
 	free(trans->vcpus);
@@ -142,7 +146,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	vm->engine.ops = &trans_ops;
 	trans->has_fsgsbase = host_has_fsgsbase();
 	trans->has_avx = __builtin_cpu_supports("avx");
-	trans->exact_flags = config->clock->kind == CLOCK_VIRTUAL;
+	trans->exact_flags = config->clock->kind == CLOCK_VIRTUAL || config->lockstep;
 	trans->has_x87 = !x87_notes_pointers() || config->clock->kind == CLOCK_REAL;
 	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
 	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -247,6 +251,8 @@ static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu
 	t->start.c = t->c;
 	t->start.requests = &v->requests;
 	trans->vcpus[v->index] = t;
+	if (vm->config.lockstep && lockstep_create(t, e))
+		return -ENOMEM;
 	mmu->listener = (struct mmu_listener){mmu_flushed, t};
 	mmu->is_unmodelled = true;
 	return memory_add_flag_listener(vm->config.memory,

@@ -150,6 +150,8 @@ static const uint8_t *go_on(struct frame *f)
 	    !helper_is_translatable(c))
 		return leave(f);
 	f->vectors = VECTORS_OUT; /* the next block that wants them asks, and is checked */
+	if (t->lockstep)
+		return leave(f);
 	helper_choose_space(t);
 	const uint8_t *code;
 	unsigned slot = space_jump_slot(c->s->rip);
@@ -171,6 +173,7 @@ static const uint8_t *go_on(struct frame *f)
 const uint8_t *helper_budget(struct frame *f)
 {
 	const struct translation *x = f->t->trans->sites[f->site].from;
+	lockstep_void(f->t);
 	take_registers(f);
 	count_instructions(f->t, f);
 	f->state->rip = x->rip;
@@ -185,6 +188,8 @@ const uint8_t *helper_link(struct frame *f)
 	take_registers(f);
 	count_instructions(f->t, f);
 	f->state->rip = l->rip;
+	if (f->t->lockstep)
+		return leave(f);
 	struct translation *to = find_translation(f->t);
 	if (to) {
 		cache_link(trans, l, to);
@@ -201,6 +206,7 @@ static const uint8_t *undo_branch(struct frame *f, const struct site *site)
 {
 	struct interp_vcpu *c = f->t->c;
 	x87_put(f);
+	lockstep_void(f->t);
 	enter_block(f, site->from);
 	f->state->gpr[GPR_RSP] += (uint64_t)(int64_t)site->undo_sp;
 	interp_execute(c, site->from->block, site->index);
@@ -236,6 +242,7 @@ static bool may_use_vectors(const struct interp_vcpu *c, bool is_avx)
 static const uint8_t *finish_block(struct frame *f, const struct translation *x, unsigned index)
 {
 	const struct insn *i = &x->block->insns[index];
+	lockstep_void(f->t);
 	x87_put(f);
 	f->t->c->ops = x->block->insns;
 	f->vectors = VECTORS_OUT;
@@ -271,6 +278,7 @@ static const uint8_t *interpret(struct frame *f, const struct site *site)
 {
 	struct interp_vcpu *c = f->t->c;
 	bool had_x87 = f->x87;
+	lockstep_void(f->t);
 	x87_put(f);
 	unsigned end = site->index + (site->run ? site->run : 1u);
 	for (unsigned k = site->index; k < end; k++)
@@ -321,6 +329,8 @@ const uint8_t *helper_fill(struct frame *f)
 	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
 		return interpret(f, site);
+	if (site->is_write)
+		lockstep_write(t, page.host);
 	space_fill(t->space, linear, &page, site->is_write);
 	return site->resume;
 }

@@ -92,13 +92,15 @@ struct translation {
 
 struct trans;
 struct guest_insn;
+struct lockstep;
 
 struct trans_vcpu {
 	struct frame start; /* copied to the stack by the entry thunk */
 	struct interp_vcpu *c;
 	struct trans *trans;
-	struct space *space; /* the present one */
-	uint64_t budget_at;  /* the frame's budget when cycles were last counted */
+	struct space *space;	   /* the present one */
+	struct lockstep *lockstep; /* NULL: off */
+	uint64_t budget_at;	   /* the frame's budget when cycles were last counted */
 	uint64_t uses;
 	struct space *kernel, *kernel_ac, *user; /* user: SPACE_USER_COUNT */
 	const void *gs;				 /* what GS points to */
@@ -160,6 +162,16 @@ void cache_flushed(void *opaque);
 int perf_map_open(struct trans *trans, struct error *e);
 void perf_map_close(struct trans *trans);
 void perf_map_add(struct trans *trans, const struct translation *x);
+
+/* lockstep.c: all but the first do nothing unless it is on. */
+int lockstep_create(struct trans_vcpu *t, struct error *e);
+void lockstep_destroy(struct trans_vcpu *t);
+void lockstep_begin(struct trans_vcpu *t);
+/* The block that runs will not be compared. */
+void lockstep_void(struct trans_vcpu *t);
+/* The page at `host` is about to be written. */
+void lockstep_write(struct trans_vcpu *t, uint8_t *host);
+void lockstep_end(struct trans_vcpu *t, const struct translation *x);
 
 /* thunk.c: writes the thunks to the start of the code cache. */
 void thunk_init(struct trans *trans);

@@ -1,0 +1,200 @@
+/*
+ * --lockstep: every translated block is run by the interpreter too, from the same state, and the
+ * first difference ends the run with both sides. The tool to find wrong translations with.
+ *
+ * Blocks are neither linked nor found by the jump tables then, so that each returns here. Before a
+ * block runs its state is kept; pages that it writes are copied when its first write to them fills
+ * the TLB. Afterwards all is put back, the interpreter runs the block, and what both made of
+ * registers and pages is compared. A block that left the common way (an instruction that the
+ * interpreter executed, a fault, the end of the budget) is not compared: what it did may not be
+ * done twice.
+ */
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "engine/trans/trans_private.h"
+#include "ledger/ledger.h"
+
+#define PAGES_MAX 64
+
+struct saved_page {
+	uint8_t *host;
+	uint8_t before[PAGE_SIZE_BYTES], after[PAGE_SIZE_BYTES];
+};
+
+struct lockstep {
+	struct vcpu_state before, after;
+	struct ledger ledger;
+	uint64_t cycles;
+	struct saved_page pages[PAGES_MAX];
+	unsigned page_count;
+	bool is_void; /* this block is not compared */
+	char text[6000];
+	size_t text_used;
+};
+
+int lockstep_create(struct trans_vcpu *t, struct error *e)
+{
+	t->lockstep = calloc(1, sizeof(*t->lockstep));
+	return t->lockstep ? 0 : error_set(e, -12, "no memory for --lockstep");
+}
+
+void lockstep_destroy(struct trans_vcpu *t)
+{
+	free(t->lockstep);
+}
+
+void lockstep_begin(struct trans_vcpu *t)
+{
+	struct lockstep *l = t->lockstep;
+	if (!l)
+		return;
+	l->before = *t->c->s;
+	l->ledger = *t->c->ledger;
+	l->cycles = t->c->cycles;
+	l->page_count = 0;
+	l->is_void = false;
+}
+
+void lockstep_void(struct trans_vcpu *t)
+{
+	if (t->lockstep)
+		t->lockstep->is_void = true;
+}
+
+void lockstep_write(struct trans_vcpu *t, uint8_t *host)
+{
+	struct lockstep *l = t->lockstep;
+	if (!l)
+		return;
+	uint8_t *page = host - ((uintptr_t)host & PAGE_OFFSET_MASK);
+	for (unsigned k = 0; k < l->page_count; k++)
+		if (l->pages[k].host == page)
+			return;
+	if (l->page_count == PAGES_MAX) {
+		l->is_void = true;
+		return;
+	}
+	l->pages[l->page_count].host = page;
+	memcpy(l->pages[l->page_count++].before, page, PAGE_SIZE_BYTES);
+}
+
+/* ---- the report ---- */
+
+__attribute__((format(printf, 2, 3))) static void say(struct lockstep *l, const char *format, ...)
+{
+	va_list arguments;
+	size_t room = sizeof(l->text) - l->text_used;
+	va_start(arguments, format);
+	int n = vsnprintf(l->text + l->text_used, room, format, arguments);
+	va_end(arguments);
+	l->text_used += n < 0 ? 0 : (size_t)n < room ? (size_t)n : room - 1;
+}
+
+static void say_value(struct lockstep *l, const char *name, uint64_t before, uint64_t interp,
+		      uint64_t trans)
+{
+	say(l, "  %-6s before %016llx interp %016llx trans %016llx%s\n", name,
+	    (unsigned long long)before, (unsigned long long)interp, (unsigned long long)trans,
+	    interp == trans ? "" : "  <--");
+}
+
+static void say_state(struct lockstep *l, const struct vcpu_state *interp)
+{
+	static const char *const names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+	const struct vcpu_state *b = &l->before, *a = &l->after;
+	for (unsigned k = 0; k < GPR_COUNT; k++)
+		say_value(l, names[k], b->gpr[k], interp->gpr[k], a->gpr[k]);
+	say_value(l, "rip", b->rip, interp->rip, a->rip);
+	say_value(l, "rflags", b->rflags, interp->rflags, a->rflags);
+	say_value(l, "arith", b->flags_low | b->flags_of << 8,
+		  interp->flags_low | interp->flags_of << 8, a->flags_low | a->flags_of << 8);
+	for (unsigned k = 0; k < 16; k++)
+		if (memcmp(interp->fpu.ymm[k], a->fpu.ymm[k], 32))
+			say(l, "  ymm%u differs\n", k);
+	if (memcmp(interp->fpu.st, a->fpu.st, sizeof(a->fpu.st)))
+		say(l, "  the x87 stack differs\n");
+}
+
+static void say_code(struct lockstep *l, const char *whose, const uint8_t *bytes, size_t count,
+		     uint64_t address)
+{
+	ZydisDisassembledInstruction i;
+	say(l, "%s code:\n", whose);
+	for (size_t at = 0; at < count; at += i.info.length) {
+		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, address + at,
+							bytes + at, count - at, &i)))
+			break;
+		say(l, "  %llx  %s\n", (unsigned long long)(address + at), i.text);
+	}
+}
+
+static void report(struct trans_vcpu *t, const struct translation *x, const char *what)
+{
+	struct lockstep *l = t->lockstep;
+	const uint8_t *guest = memory_host(t->c->memory, gpa(x->block->gpa), x->block->bytes);
+	l->text_used = 0;
+	say(l, "--lockstep: %s after the block at %llx\n", what, (unsigned long long)x->rip);
+	say_state(l, t->c->s);
+	if (guest)
+		say_code(l, "guest", guest, x->block->bytes, x->rip);
+	say_code(l, "host", x->code, x->code_bytes, (uint64_t)(uintptr_t)x->code);
+	t->c->exit = (struct vm_exit){.reason = EXIT_INTERNAL, .text = l->text};
+	t->c->attention |= ATTENTION_EXIT;
+}
+
+/* ---- the comparison ---- */
+
+static void run_by_interpreter(struct interp_vcpu *c, struct block *b)
+{
+	c->s->gpr[REG_BLOCK] = c->s->rip;
+	c->ops = b->insns;
+	c->count = b->count;
+	ledger_charge_many(c->ledger, EVENT_INSTRUCTION, b->count);
+	c->cycles += b->count;
+	c->s->rflags &= ~FLAG_RF;
+	b->insns[0].exec(c->s, b->insns, c);
+}
+
+static const char *difference(struct lockstep *l, const struct vcpu_state *s)
+{
+	struct vcpu_state interp = *s, trans = l->after;
+	interp.gpr[16] = interp.gpr[17] = trans.gpr[16] = trans.gpr[17] = 0;
+	/* STI's shadow is not kept where nobody can see it (system.c). */
+	if (interp.interrupt_shadow == SHADOW_STI && !trans.interrupt_shadow)
+		interp.interrupt_shadow = SHADOW_NONE;
+	/* The bit that is always 1 is kept by some and dropped by others. */
+	interp.flags_low &= 0xd5;
+	trans.flags_low &= 0xd5;
+	if (memcmp(&interp, &trans, sizeof(interp)))
+		return "registers differ";
+	for (unsigned k = 0; k < l->page_count; k++)
+		if (memcmp(l->pages[k].host, l->pages[k].after, PAGE_SIZE_BYTES))
+			return "memory differs";
+	return NULL;
+}
+
+/* `x` has run. The interpreter's outcome is what stays. */
+void lockstep_end(struct trans_vcpu *t, const struct translation *x)
+{
+	struct lockstep *l = t->lockstep;
+	struct interp_vcpu *c = t->c;
+	if (!l)
+		return;
+	space_flush(t->space); /* the next block's writes are noted anew */
+	if (l->is_void || c->cycles != l->cycles + x->block->count)
+		return;
+	l->after = *c->s;
+	for (unsigned k = 0; k < l->page_count; k++) {
+		memcpy(l->pages[k].after, l->pages[k].host, PAGE_SIZE_BYTES);
+		memcpy(l->pages[k].host, l->pages[k].before, PAGE_SIZE_BYTES);
+	}
+	*c->s = l->before;
+	*c->ledger = l->ledger;
+	c->cycles = l->cycles;
+	run_by_interpreter(c, x->block);
+	const char *what = difference(l, c->s);
+	if (what)
+		report(t, x, what);
+}

@@ -1,0 +1,185 @@
+/*
+ * --lockstep finds a translation that is wrong, and nothing where it is right; and the TLB of a
+ * space forgets what it must and keeps the rest.
+ */
+#include "machine.h"
+
+#include "engine/trans/space.h"
+#include "engine/trans/trans_private.h"
+
+static void add_and_halt(struct machine *m)
+{
+	static const uint8_t code[] = {0x83, 0xc0, 0x05, /* add eax, 5 */
+				       0xeb, 0x00,	 /* jmp */
+				       0xf4};		 /* hlt */
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RAX] = 1;
+	go(m);
+}
+
+static void test_a_right_translation_passes(void **state)
+{
+	struct machine *m = *state;
+	add_and_halt(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 6);
+}
+
+/* Makes the translated ADD add 6. */
+static bool spoil(struct trans *trans)
+{
+	static const uint8_t add[] = {0x83, 0xc0, 0x05};
+	for (size_t at = trans->code_fixed; at + 3 < trans->code_used; at++)
+		if (!memcmp(trans->writable + at, add, sizeof(add))) {
+			trans->writable[at + 2] = 6;
+			return true;
+		}
+	return false;
+}
+
+static void test_a_wrong_translation_is_found(void **state)
+{
+	struct machine *m = *state;
+	add_and_halt(m);
+	const struct interp *vm = (const struct interp *)m->engine;
+	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
+	m->v.state.activity = ACTIVITY_RUNNING;
+	m->v.state.rip = CODE;
+	m->v.state.gpr[GPR_RAX] = 1;
+	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
+	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+	assert_non_null(strstr(m->exit.text, "registers differ after the block at 10000"));
+	assert_non_null(strstr(m->exit.text, "interp 0000000000000006 trans 0000000000000007"));
+	assert_non_null(strstr(m->exit.text, "add eax, 0x05"));
+	/* The interpreter's outcome is what stays. */
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 6);
+}
+
+static void test_a_wrong_store_is_found(void **state)
+{
+	static const uint8_t code[] = {0x83, 0xc0, 0x05, /* add eax, 5 */
+				       0x89, 0x04, 0x25, 0,    0,
+				       0x06, 0x00,		  /* mov [DATA], eax */
+				       0xb8, 0,	   0,	 0,    0, /* mov eax, 0 */
+				       0x85, 0xc0, 0xeb, 0x00, 0xf4};
+	struct machine *m = *state;
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	const struct interp *vm = (const struct interp *)m->engine;
+	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
+	m->v.state.activity = ACTIVITY_RUNNING;
+	m->v.state.rip = CODE;
+	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
+	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+	assert_non_null(strstr(m->exit.text, "memory differs"));
+	assert_int_equal(peek(m, DATA, 4), 5);
+}
+
+/* ---- spaces ---- */
+
+static bool holds(const struct space *p, uint64_t address, bool is_write)
+{
+	const struct space_entry *e = &p->tlb[space_slot(address)];
+	return ((is_write ? e->write : e->read) ^ address) < PAGE_SIZE_BYTES;
+}
+
+static void fill(struct space *p, uint64_t address, unsigned shift, bool is_global, bool is_write)
+{
+	static uint8_t ram[2 * PAGE_SIZE_BYTES];
+	struct mmu_page page = {.host = ram + (address & PAGE_OFFSET_MASK),
+				.guest_shift = (uint8_t)shift,
+				.is_global = is_global};
+	space_fill(p, address, &page, is_write);
+}
+
+static struct space *make_space(void)
+{
+	struct space *p = calloc(1, sizeof(*p));
+	assert_non_null(p);
+	space_init(p);
+	return p;
+}
+
+static void test_an_empty_slot_matches_nothing(void **state)
+{
+	struct space *p = make_space();
+	for (uint64_t page = 0; page < 2 * SPACE_TLB_COUNT; page++) {
+		assert_false(holds(p, page << PAGE_SHIFT, false));
+		assert_false(holds(p, ~(page << PAGE_SHIFT), true));
+	}
+	free(p);
+}
+
+static void test_reading_does_not_grant_writing(void **state)
+{
+	struct space *p = make_space();
+	fill(p, 0x5000, PAGE_SHIFT, false, false);
+	assert_true(holds(p, 0x5fff, false));
+	assert_false(holds(p, 0x5000, true));
+	fill(p, 0x5000, PAGE_SHIFT, false, true);
+	assert_true(holds(p, 0x5000, true));
+	assert_true(holds(p, 0x5000, false));
+	space_drop_page(p, 0x5123, false);
+	assert_false(holds(p, 0x5000, false));
+	free(p);
+}
+
+static void test_a_large_page_goes_as_a_whole(void **state)
+{
+	struct space *p = make_space();
+	fill(p, 0x201000, 21, false, false);
+	space_drop_page(p, 0x3fe000, false);
+	assert_false(holds(p, 0x201000, false));
+	fill(p, 0x401000, 21, false, false);
+	space_drop_page(p, 0x3fe000, false);
+	assert_true(holds(p, 0x401000, false));
+	free(p);
+}
+
+static void test_a_cr3_write_leaves_what_is_global(void **state)
+{
+	struct space *p = make_space();
+	fill(p, 0x1000, PAGE_SHIFT, true, false);
+	space_drop_local(p, false);
+	assert_true(holds(p, 0x1000, false));
+	fill(p, 0x1000, PAGE_SHIFT, false, false);
+	space_drop_local(p, false);
+	assert_false(holds(p, 0x1000, false));
+	free(p);
+}
+
+static void test_jumps_go_with_their_page(void **state)
+{
+	struct space *p = make_space();
+	const uint8_t *code = (const uint8_t *)p;
+	space_remember(p, 0x401000, code);
+	space_drop_page(p, 0x402000, false);
+	assert_int_equal(p->jump_rip[space_jump_slot(0x401000)], 0x401000);
+	space_drop_page(p, 0x401fff, false);
+	assert_int_not_equal(p->jump_rip[space_jump_slot(0x401000)], 0x401000);
+	space_remember(p, 0x401000, code);
+	space_drop_page(p, 0x402000, true); /* of one large page */
+	assert_int_not_equal(p->jump_rip[space_jump_slot(0x401000)], 0x401000);
+	free(p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_a_right_translation_passes, machine_create,
+						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_a_wrong_translation_is_found, machine_create,
+						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_a_wrong_store_is_found, machine_create,
+						machine_destroy),
+		cmocka_unit_test(test_an_empty_slot_matches_nothing),
+		cmocka_unit_test(test_reading_does_not_grant_writing),
+		cmocka_unit_test(test_a_large_page_goes_as_a_whole),
+		cmocka_unit_test(test_a_cr3_write_leaves_what_is_global),
+		cmocka_unit_test(test_jumps_go_with_their_page),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
