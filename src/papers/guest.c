@@ -26,9 +26,9 @@ struct workload {
 
 static const struct workload workloads[] = {
 	/* 002, figures 7 to 16 */
-	{"worstcase", "worstcase 5 --pages 2048", "worstcase --pages 2048",
-	 "worstcase 5 --pages 600 --stride 4194304"},
-	{"vpr", "vpr --moves 60000", "vpr --small", NULL},
+	{"worstcase", "worstcase --pages 2048", "worstcase --steps 200000 --pages 2048",
+	 "worstcase --pages 600 --stride 4194304"},
+	{"vpr", "vpr --moves 40000", "vpr --small", NULL},
 	{"tpch", "tpch --rows 100000 --rounds 3", "tpch --small", NULL},
 	{"kbuild", "kbuild --files 10", "kbuild --small", NULL},
 	{"randomaccess", "gups --switch-every 200 --updates 300000",
@@ -42,8 +42,8 @@ static const struct workload workloads[] = {
 	 NULL},
 	{"chase-1M", "chase --size 1048576 --steps 2000000", "chase --size 1048576 --steps 200000",
 	 NULL},
-	{"chase-128M", "chase --size 134217728 --steps 2000000",
-	 "chase --size 134217728 --steps 200000", "chase --size 67108864 --steps 2000000"},
+	{"chase-128M", "chase --size 134217728 --steps 600000",
+	 "chase --size 134217728 --steps 200000", "chase --size 67108864 --steps 600000"},
 	/* 001, 004 */
 	{"forkserver", "forkserver --requests 150", "forkserver --small", NULL},
 	{"fork", "fork", "fork", NULL},
@@ -54,17 +54,17 @@ static const struct workload workloads[] = {
 	{"intloop", "intloop", "intloop", NULL},
 	{"sha256", "sha256", "sha256", NULL},
 	/* The axes of the phase diagram. */
-	{"dial-quiet", "dial --steps 2000000", NULL, NULL},
-	{"dial-tlb", "dial --steps 2000000 --touch-every 2", NULL, NULL},
-	{"dial-cr3", "dial --steps 2000000 --switch-every 2000", NULL, NULL},
-	{"dial-tlb-cr3", "dial --steps 2000000 --touch-every 2 --switch-every 2000", NULL, NULL},
-	{"dial-writes", "dial --steps 2000000 --remap-every 4000", NULL, NULL},
-	{"dial-tlb-writes", "dial --steps 2000000 --touch-every 2 --remap-every 4000", NULL, NULL},
-	{"dial-cr3-writes", "dial --steps 2000000 --switch-every 2000 --remap-every 4000", NULL,
+	{"dial-quiet", "dial --steps 1000000", NULL, NULL},
+	{"dial-tlb", "dial --steps 1000000 --touch-every 2", NULL, NULL},
+	{"dial-cr3", "dial --steps 1000000 --switch-every 2000", NULL, NULL},
+	{"dial-tlb-cr3", "dial --steps 1000000 --touch-every 2 --switch-every 2000", NULL, NULL},
+	{"dial-writes", "dial --steps 1000000 --remap-every 4000", NULL, NULL},
+	{"dial-tlb-writes", "dial --steps 1000000 --touch-every 2 --remap-every 4000", NULL, NULL},
+	{"dial-cr3-writes", "dial --steps 1000000 --switch-every 2000 --remap-every 4000", NULL,
 	 NULL},
-	{"dial-all", "dial --steps 2000000 --touch-every 2 --switch-every 2000 --remap-every 4000",
+	{"dial-all", "dial --steps 1000000 --touch-every 2 --switch-every 2000 --remap-every 4000",
 	 NULL, NULL},
-	{"phases", "phases --steps 6000000 --size 16777216 --requests 200 --files 8",
+	{"phases", "phases --steps 2500000 --size 16777216 --requests 100 --files 5",
 	 "phases --small", NULL},
 };
 
