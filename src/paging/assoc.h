@@ -138,10 +138,24 @@ static inline uint32_t assoc_find(const struct assoc *a, uint64_t rest, uint32_t
 /* The entry of the set of `rest` that goes next: an empty one, else the least recently used. */
 static inline uint32_t assoc_victim(const struct assoc *a, uint64_t rest)
 {
-	uint32_t first = assoc_set(a, rest) << a->way_bits, best = 0;
+	uint32_t first = assoc_set(a, rest) << a->way_bits, best = 0, half = a->ways / 2;
 	const uint64_t *stamps = &a->stamps[first];
 	uint64_t oldest = stamps[0];
-	for (uint32_t way = 1; way < a->ways; way++) {
+	if (a->ways > ASSOC_KEY_WAYS_MAX) { /* two chains of comparisons at a time */
+		uint32_t other = half;
+		uint64_t other_oldest = stamps[half];
+		for (uint32_t way = 1; way < half; way++) {
+			bool is_older = stamps[way] < oldest;
+			bool is_other_older = stamps[half + way] < other_oldest;
+			best = is_older ? way : best;
+			oldest = is_older ? stamps[way] : oldest;
+			other = is_other_older ? half + way : other;
+			other_oldest = is_other_older ? stamps[half + way] : other_oldest;
+		}
+		best = other_oldest < oldest ? other : best;
+		oldest = other_oldest < oldest ? other_oldest : oldest;
+	}
+	for (uint32_t way = a->ways > ASSOC_KEY_WAYS_MAX ? 2 * half : 1; way < a->ways; way++) {
 		bool is_older = stamps[way] < oldest;
 		best = is_older ? way : best;
 		oldest = is_older ? stamps[way] : oldest;
