@@ -22,7 +22,7 @@
  * entry holds the host's address of the table that it names, a nested root's is looked up.
  *
  * The host's table is dense: level l has one entry for each 2^(12 + 9 (l - 1)) bytes, side by side.
- * No walk cache shortens the part below the switch.
+ * Walk caches shorten the part above the switch and the part below it, each for itself.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -181,7 +181,7 @@ static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
 /* The second dimension */
 
 /* One location through the host's table. Its first touch is a violation, as under `nested`. */
-static void charge_host_walk(struct agile *a, gpa_t at)
+static void locate(struct agile *a, gpa_t at, struct host_walk *out)
 {
 	struct shadow *s = core_of(a);
 	struct mmu *mmu = s->mmu;
@@ -198,22 +198,27 @@ static void charge_host_walk(struct agile *a, gpa_t at)
 	}
 	uint64_t base = align_up(mmu->memory->ram_bytes, BIT(30)) + POOL_ROOM;
 	unsigned last = (shift - PAGE_SHIFT) / 9 + 1;
+	*out = (struct host_walk){.address = at};
 	for (unsigned level = a->host_levels; level >= last; level--) {
-		uint64_t place = (at.v >> (PAGE_SHIFT + 9 * (level - 1))) * 8 % LEVEL_ROOM;
-		mmu_charge_reference(mmu, TABLE_HOST, level, base + level * LEVEL_ROOM + place);
+		unsigned level_shift = PAGE_SHIFT + 9 * (level - 1);
+		uint64_t place = (at.v >> level_shift) * 8 % LEVEL_ROOM;
+		walk_path_add(&out->path, level, level_shift, base + level * LEVEL_ROOM + place, 0);
 	}
 }
 
 /* The part of walk `r` below `switch_level` (of the entry with the bit; above all: the root is
  * nested). */
-static void charge_nested_part(struct agile *a, const struct walk_result *r, unsigned switch_level)
+static void charge_nested_part(struct agile *a, gva_t address, const struct walk_result *r,
+			       unsigned switch_level)
 {
 	struct mmu *mmu = a->shadow.base.mmu;
+	const struct paging_mode *mode = mmu->private->context.mode;
 	bool is_located = switch_level <= r->step[0].level;
+	struct host_walk host[WALK_LEVELS_MAX + 1] = {0};
+	struct walk_path path = {.count = 0};
 	for (unsigned i = 0; i < r->step_count; i++) {
 		const struct walk_step *step = &r->step[i];
-		if (step->level >= switch_level ||
-		    mmu->private->context.mode->level[step->level].is_register)
+		if (step->level >= switch_level || mode->level[step->level].is_register)
 			continue;
 		struct agile_table *t = table_of(a, gpa_gfn(step->address));
 		if (t && t->state == TABLE_UNKNOWN)
@@ -221,15 +226,16 @@ static void charge_nested_part(struct agile *a, const struct walk_result *r, uns
 		if (t && t->miss_count < UINT32_MAX)
 			t->miss_count++;
 		if (!is_located)
-			charge_host_walk(a, step->address);
+			locate(a, step->address, &host[path.count]);
 		is_located = false;
-		bool is_ram = t != NULL;
-		mmu_charge_reference(mmu, TABLE_GUEST, step->level,
-				     is_ram ? hpa_from_gpa(mmu->memory, step->address).v
-					    : MMU_UNCACHED);
+		walk_path_add(&path, step->level, mode->level[step->level].shift,
+			      t ? hpa_from_gpa(mmu->memory, step->address).v : MMU_UNCACHED,
+			      step->entry);
 	}
+	unsigned host_count = path.count;
 	if (r->outcome == WALK_OK)
-		charge_host_walk(a, r->gpa);
+		locate(a, r->gpa, &host[host_count++]);
+	mmu_charge_nested_path(mmu, address, &path, host, host_count, r->outcome == WALK_FAULT);
 }
 
 /* The answer of a walk that ended in two dimensions. */
@@ -274,7 +280,7 @@ static bool walk_nested(struct agile *a, gva_t address, enum access_kind kind, e
 	walk_and_commit(c, &source, address, kind, mode, &r, &updates);
 	if (!is_committed)
 		ledger_charge_many(mmu->ledger, EVENT_AD_UPDATE, updates);
-	charge_nested_part(a, &r, switch_level);
+	charge_nested_part(a, address, &r, switch_level);
 	*error_code = r.error_code;
 	if (r.outcome == WALK_OK)
 		answer(a, &r, kind, mode, out);
@@ -329,7 +335,7 @@ static bool fill_shadow(struct agile *a, gva_t address, enum access_kind kind, e
 	enum shadow_outcome outcome = shadow_fill(s, address, &r, (unsigned)flags, kind);
 	if (hit->entry && updates && outcome == SHADOW_FILLED) { /* D alone: the hardware's work */
 		ledger_charge_many(mmu->ledger, EVENT_AD_UPDATE, updates);
-		charge_nested_part(a, &r, WALK_LEVELS_MAX + 1);
+		charge_nested_part(a, address, &r, WALK_LEVELS_MAX + 1);
 	} else {
 		shadow_charge_exit(s, outcome == SHADOW_EMULATE ? EVENT_EXIT_TABLE_WRITE
 								: EVENT_EXIT_PF_HIDDEN);

@@ -88,6 +88,9 @@ struct host_walk {
 	gpa_t address;
 	struct walk_path path;
 };
+/* A location without references was known. */
+void mmu_charge_nested_path(struct mmu *mmu, gva_t address, const struct walk_path *path,
+			    const struct host_walk *host, unsigned host_count, bool has_faulted);
 void mmu_charge_nested(struct mmu *mmu, gva_t address, const struct walk_result *r,
 		       const struct host_walk *host, unsigned host_count);
 

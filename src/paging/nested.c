@@ -139,14 +139,6 @@ static uint64_t *entry_of(const struct nested *n, uint32_t table, unsigned level
 	return table_pool_entries(&n->pool, table) + index;
 }
 
-static void note_reference(struct walk_path *path, unsigned level, hpa_t address, uint64_t entry)
-{
-	path->ref[path->count].address = address.v;
-	path->ref[path->count].entry = entry;
-	path->ref[path->count].level = (uint8_t)level;
-	path->ref[path->count++].shift = (uint8_t)level_shift(level);
-}
-
 /* Is `a` in the region of placed tables, where nothing is for a guest that names it itself? */
 static bool is_placed(const struct nested *n, gpa_t a)
 {
@@ -161,13 +153,15 @@ static bool nested_walk(const struct nested *n, gpa_t a, bool is_table, struct n
 	path->count = 0;
 	if (a.v >> level_shift(n->level_count) >= n->root_entries ||
 	    (!is_table && is_placed(n, a))) {
-		note_reference(path, n->level_count, table_pool_hpa(&n->pool, n->root), 0);
+		walk_path_add(path, n->level_count, level_shift(n->level_count),
+			      table_pool_hpa(&n->pool, n->root).v, 0);
 		return false;
 	}
 	for (unsigned level = n->level_count;; level--) {
 		const uint64_t *at = entry_of(n, table, level, a);
 		uint64_t entry = *at;
-		note_reference(path, level, table_pool_address(&n->pool, at), entry);
+		walk_path_add(path, level, level_shift(level), table_pool_address(&n->pool, at).v,
+			      entry);
 		if (!(entry & NESTED_P))
 			return false;
 		uint64_t address = entry & NESTED_ADDRESS;

@@ -54,12 +54,10 @@ static struct walk_path guest_path(const struct mmu *mmu, const struct walk_resu
 		const struct walk_step *step = &r->step[i];
 		if (mode->level[step->level].is_register)
 			continue;
-		path.ref[path.count].address = memory_slot(mmu->memory, step->address)
-						       ? hpa_from_gpa(mmu->memory, step->address).v
-						       : MMU_UNCACHED;
-		path.ref[path.count].entry = step->entry;
-		path.ref[path.count].level = step->level;
-		path.ref[path.count++].shift = mode->level[step->level].shift;
+		bool is_ram = memory_slot(mmu->memory, step->address) != NULL;
+		walk_path_add(&path, step->level, mode->level[step->level].shift,
+			      is_ram ? hpa_from_gpa(mmu->memory, step->address).v : MMU_UNCACHED,
+			      step->entry);
 	}
 	return path;
 }
@@ -75,6 +73,8 @@ void mmu_charge_walk(struct mmu *mmu, gva_t address, const struct walk_result *r
 static void charge_location(struct mmu *mmu, const struct host_walk *host, bool is_table)
 {
 	struct walk_cache *c = mmu->private->walk_cache;
+	if (!host->path.count)
+		return; /* who named the table knew where it is */
 	if (is_table && walk_cache_nested_tlb(c, host->address))
 		ledger_charge(mmu->ledger, EVENT_NESTED_TLB_HIT);
 	else
@@ -82,24 +82,30 @@ static void charge_location(struct mmu *mmu, const struct host_walk *host, bool 
 			    walk_cache_host(c, host->address, &host->path));
 }
 
-void mmu_charge_nested(struct mmu *mmu, gva_t address, const struct walk_result *r,
-		       const struct host_walk *host, unsigned host_count)
+void mmu_charge_nested_path(struct mmu *mmu, gva_t address, const struct walk_path *path,
+			    const struct host_walk *host, unsigned host_count, bool has_faulted)
 {
 	struct mmu_private *p = mmu->private;
-	struct walk_path path = guest_path(mmu, r);
-	struct walk_plan plan = walk_cache_guest(p->walk_cache, tlb_space(p->tlb), address, &path,
-						 r->outcome == WALK_FAULT);
+	struct walk_plan plan =
+		walk_cache_guest(p->walk_cache, tlb_space(p->tlb), address, path, has_faulted);
 	if (plan.is_shortened)
 		ledger_charge(mmu->ledger, EVENT_WALK_CACHE_HIT);
 	for (unsigned i = 0; i < host_count; i++) {
 		/* The last one located the page, or nothing. */
-		bool is_table = i < path.count;
+		bool is_table = i < path->count;
 		if (!is_table || plan.locates >> i & 1)
 			charge_location(mmu, &host[i], is_table);
 		if (is_table && plan.refs >> i & 1)
-			mmu_charge_reference(mmu, TABLE_GUEST, path.ref[i].level,
-					     path.ref[i].address);
+			mmu_charge_reference(mmu, TABLE_GUEST, path->ref[i].level,
+					     path->ref[i].address);
 	}
+}
+
+void mmu_charge_nested(struct mmu *mmu, gva_t address, const struct walk_result *r,
+		       const struct host_walk *host, unsigned host_count)
+{
+	struct walk_path path = guest_path(mmu, r);
+	mmu_charge_nested_path(mmu, address, &path, host, host_count, r->outcome == WALK_FAULT);
 }
 
 void mmu_missed_line(struct mmu *mmu, gpa_t address)

@@ -42,12 +42,8 @@ unsigned shadow_guest_shift(uint64_t entry, unsigned page_shift)
 static void note_reference(struct walk_path *path, const struct shadow *s, unsigned level,
 			   uint64_t address, uint64_t entry)
 {
-	if (s->mode->level[level].is_register)
-		return;
-	path->ref[path->count].address = address;
-	path->ref[path->count].entry = entry;
-	path->ref[path->count].level = (uint8_t)level;
-	path->ref[path->count++].shift = s->mode->level[level].shift;
+	if (!s->mode->level[level].is_register)
+		walk_path_add(path, level, s->mode->level[level].shift, address, entry);
 }
 
 struct shadow_hit shadow_walk(const struct shadow *s, gva_t address)

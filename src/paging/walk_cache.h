@@ -45,6 +45,15 @@ struct walk_path {
 	unsigned count;
 };
 
+static inline void walk_path_add(struct walk_path *path, unsigned level, unsigned shift,
+				 uint64_t address, uint64_t entry)
+{
+	path->ref[path->count].address = address;
+	path->ref[path->count].entry = entry;
+	path->ref[path->count].level = (uint8_t)level;
+	path->ref[path->count++].shift = (uint8_t)shift;
+}
+
 /* What the hardware does of a walk: bit i for reference i. */
 struct walk_plan {
 	unsigned refs;	  /* entries that it reads from memory */
