@@ -2,6 +2,7 @@
 #include "papers/papers.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +37,52 @@ static void answer_all(struct papers *p, const struct papers_item *items, unsign
 	}
 }
 
+/* A machine's run on a thread of its own: machines of one process do not know of each other. */
+struct guest_thread {
+	struct papers *papers;
+	enum papers_machine machine;
+	pthread_t thread;
+	bool is_running;
+	int result;
+	struct error error;
+};
+
+static void *run_guest(void *opaque)
+{
+	struct guest_thread *t = opaque;
+	struct papers *p = t->papers;
+	t->result = guest_run(&p->run[t->machine], t->machine, &p->options, &t->error);
+	return NULL;
+}
+
+static int run_guests(struct papers *p, struct error *e)
+{
+	struct guest_thread threads[PAPERS_MACHINE_COUNT] = {0};
+	int r = 0;
+	for (unsigned m = 0; m < PAPERS_MACHINE_COUNT && !r; m++) {
+		struct guest_thread *t = &threads[m];
+		if (!p->options.guest[m].kernel)
+			continue;
+		t->papers = p;
+		t->machine = (enum papers_machine)m;
+		if (pthread_create(&t->thread, NULL, run_guest, t))
+			r = error_set(e, -EAGAIN, "the host gives no thread for a guest");
+		else
+			t->is_running = true;
+	}
+	for (unsigned m = 0; m < PAPERS_MACHINE_COUNT; m++) {
+		struct guest_thread *t = &threads[m];
+		if (t->is_running)
+			pthread_join(t->thread, NULL);
+		if (t->result && !r) {
+			r = t->result;
+			if (e)
+				*e = t->error;
+		}
+	}
+	return r;
+}
+
 int papers_run(struct papers **out, const struct papers_options *options, struct error *e)
 {
 	unsigned all = papers_items_000_count + papers_items_002_count + papers_items_004_count;
@@ -48,14 +95,10 @@ int papers_run(struct papers **out, const struct papers_options *options, struct
 		return error_set(e, -ENOMEM, "out of memory");
 	}
 	p->options = *options;
-	for (unsigned m = 0; m < PAPERS_MACHINE_COUNT; m++) {
-		if (!options->guest[m].kernel)
-			continue;
-		int r = guest_run(&p->run[m], (enum papers_machine)m, options, e);
-		if (r) {
-			papers_destroy(p);
-			return r;
-		}
+	int r = run_guests(p, e);
+	if (r) {
+		papers_destroy(p);
+		return r;
 	}
 	answer_all(p, papers_items_000, papers_items_000_count);
 	answer_all(p, papers_items_002, papers_items_002_count);

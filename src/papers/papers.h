@@ -34,7 +34,7 @@ struct papers_options {
 	const char *only; /* ids, a comma between them, or NULL: all */
 	bool is_small;	  /* workloads a tenth as long: to see that it works */
 	bool is_verified; /* --verify for the primary, too */
-	/* Called when a workload begins; may be NULL. */
+	/* Called when a workload begins, by the thread of its guest; may be NULL. */
 	void (*progress)(void *opaque, const char *machine, const char *workload);
 	void *opaque; /* borrowed */
 };
@@ -60,7 +60,8 @@ struct papers_answer {
 
 struct papers;
 
-/* Runs the guests and answers every item. -EINVAL, -ENOENT with a message; -ENOMEM. */
+/* Runs the guests, at the same time, and answers every item. -EINVAL, -ENOENT with a message;
+ * -ENOMEM. */
 int papers_run(struct papers **out, const struct papers_options *options, struct error *e);
 void papers_destroy(struct papers *p);
 
