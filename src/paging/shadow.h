@@ -162,7 +162,7 @@ struct shadow {
 	const struct walk_result *walk; /* an observer's, while it fills: what the primary is about
 					   to set; else NULL */
 	bool is_flush_due;		/* the TLBs may hold what the shadow no longer says */
-	uint32_t audited;		/* pages, in turn, in hard mode */
+	uint32_t exit_count;		/* for the audit */
 };
 
 /* What the hardware found. */

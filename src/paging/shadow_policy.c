@@ -24,11 +24,20 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "cpu/vcpu.h"
 #include "paging/catalogue.h"
 #include "paging/shadow.h"
+
+/* Under --verify one page is audited after so many exits; in hard mode after each. */
+#ifdef GNOMON_HARD
+#define AUDIT_EVERY 1u
+#else
+#define AUDIT_EVERY 64u
+#endif
+#define AUDIT_REACH 64u
 
 static struct shadow *core_of(struct strategy *s)
 {
@@ -125,20 +134,34 @@ static int cache_create(struct strategy **out, struct mmu *mmu, const struct mmu
 	return policy_create(out, mmu, config, &shadow_cache_ops, policy, e);
 }
 
+/* One of the pages used last, in turn, against the invariants. */
+static void audit_in_turn(struct shadow *s)
+{
+	struct mmu_private *p = s->mmu->private;
+	char why[200];
+	uint32_t page = s->newest;
+	for (uint32_t n = s->exit_count / AUDIT_EVERY % AUDIT_REACH; n && page != SHADOW_NONE; n--)
+		page = s->pages[page].older;
+	if (page == SHADOW_NONE || shadow_audit_page(s, page, why, sizeof(why)))
+		return;
+#ifdef GNOMON_HARD
+	assert(!"the shadow breaks its invariants");
+#endif
+	if (s->mmu->difference)
+		return;
+	snprintf(p->difference, sizeof(p->difference), "%s: the audit of its tables: %s",
+		 p->entry->name, why);
+	s->mmu->difference = p->difference;
+}
+
 /* The VMM resumes the guest. */
 void shadow_resume(struct shadow *s)
 {
 	if (s->is_flush_due && s->mmu->private->is_tagged)
 		mmu_flush_tlb(s->mmu);
 	s->is_flush_due = false;
-#ifdef GNOMON_HARD
-	char why[200];
-	uint32_t page = s->newest;
-	for (uint32_t i = 0; page != SHADOW_NONE && i < s->audited; i++)
-		page = s->pages[page].older;
-	s->audited = page == SHADOW_NONE ? 0 : s->audited + 1;
-	assert(page == SHADOW_NONE || shadow_audit_page(s, page, why, sizeof(why)));
-#endif
+	if ((AUDIT_EVERY == 1 || s->mmu->private->verify) && ++s->exit_count % AUDIT_EVERY == 0)
+		audit_in_turn(s);
 }
 
 void shadow_charge_exit(struct shadow *s, enum event e)
