@@ -40,9 +40,40 @@ void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 	}
 }
 
+static uint64_t watched_tag(gva_t address, enum mmu_mode mode)
+{
+	return address.v >> PAGE_SHIFT << 2 | (unsigned)mode;
+}
+
+void watched_fill(struct mmu *mmu, gva_t address, enum mmu_mode mode, const struct mmu_page *page)
+{
+	struct mmu_private *p = mmu->private;
+	struct watched_page *w = &p->watched[(address.v >> PAGE_SHIFT) % WATCHED_COUNT];
+	uint64_t offset = address.v & PAGE_OFFSET_MASK;
+	if (!p->has_watched)
+		memset(p->watched, 0xff, sizeof(p->watched));
+	p->has_watched = true;
+	*w = (struct watched_page){.tag = watched_tag(address, mode), .page = *page};
+	w->page.gpa.v -= offset;
+	w->page.host -= offset;
+}
+
+bool watched_find(const struct mmu *mmu, gva_t address, enum mmu_mode mode, struct mmu_page *out)
+{
+	const struct mmu_private *p = mmu->private;
+	const struct watched_page *w = &p->watched[(address.v >> PAGE_SHIFT) % WATCHED_COUNT];
+	if (!p->has_watched || w->tag != watched_tag(address, mode))
+		return false;
+	*out = w->page;
+	out->gpa.v += address.v & PAGE_OFFSET_MASK;
+	out->host += address.v & PAGE_OFFSET_MASK;
+	return true;
+}
+
 void fast_map_empty(struct mmu *any)
 {
 	struct mmu *mmu = any->private->primary;
+	mmu->private->has_watched = false;
 	for (unsigned w = 0; w < FAST_WORDS; w++) {
 		uint64_t used = mmu->private->fast_used[w];
 		mmu->private->fast_used[w] = 0;

@@ -290,6 +290,12 @@ static bool translate_unmodelled(struct mmu *mmu, gva_t address, enum access_kin
 	struct mmu_private *p = mmu->private;
 	struct translation t;
 	struct walk_result reference;
+	if (kind == ACCESS_WRITE && watched_find(mmu, address, mode, out)) {
+		locate(mmu, out->host, out); /* its flags may have changed */
+		if (!out->flags)
+			fast_map_fill(mmu, address, kind, mode, NULL, out);
+		return true;
+	}
 	ledger_charge(mmu->ledger, EVENT_TLB_MISS);
 	if (unlikely(p->verify))
 		verify_begin(mmu, address, kind, mode, &reference);
@@ -309,7 +315,11 @@ static bool translate_unmodelled(struct mmu *mmu, gva_t address, enum access_kin
 		mmu->has_local_code[half] |= !out->is_global;
 	}
 	locate(mmu, t.host, out);
-	if (!t.is_uncached)
+	if (t.is_uncached)
+		return true;
+	if (kind == ACCESS_WRITE && out->host && out->flags)
+		watched_fill(mmu, address, mode, out);
+	else
 		fast_map_fill(mmu, address, kind, mode, NULL, out);
 	return true;
 }

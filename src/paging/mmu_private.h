@@ -23,6 +23,13 @@ struct data_model {
 	struct ledger *ledger; /* borrowed: of the first scheme that has the shape */
 };
 
+#define WATCHED_COUNT 64u
+
+struct watched_page {
+	uint64_t tag;	      /* page number and mode */
+	struct mmu_page page; /* its first byte */
+};
+
 struct mmu_private {
 	struct walk_context context;	  /* the guest's, as its control registers have it */
 	uint16_t permit[WALK_RIGHTS + 1]; /* what the hardware grants: like the context's, but for
@@ -37,7 +44,11 @@ struct mmu_private {
 	struct verify *verify;		/* NULL: off */
 	uint64_t fast_used[FAST_WORDS]; /* indexes of the fast map that are in use in some mode and
 					   kind */
-	uint64_t unread_stamp;		/* where the fast map's entries store while paging is off */
+	/* Unmodelled: writes to watched pages, which the fast map does not take, are translated
+	 * once, too. Emptied with the fast map. */
+	struct watched_page watched[WATCHED_COUNT];
+	bool has_watched;
+	uint64_t unread_stamp; /* where the fast map's entries store while paging is off */
 	char difference[1200];
 
 	/* Observers (observe.c). */
@@ -114,6 +125,9 @@ static inline void mmu_tell(const struct mmu *mmu, enum mmu_flush what, gva_t ad
  * is off. */
 void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum mmu_mode mode,
 		   struct tlb_entry *entry, const struct mmu_page *page);
+/* The same for writes to watched pages of an unmodelled mmu. */
+void watched_fill(struct mmu *mmu, gva_t address, enum mmu_mode mode, const struct mmu_page *page);
+bool watched_find(const struct mmu *mmu, gva_t address, enum mmu_mode mode, struct mmu_page *out);
 void fast_map_empty(struct mmu *mmu);
 /* Drops what was derived from a first-level entry of `mmu`, which may be an observer: the TLB's
  * callback. */
