@@ -289,6 +289,7 @@ static void put_state(struct guest *guest, const struct test_state *t, unsigned 
 	s->seg[SEG_SS] = s->seg[SEG_DS] = s->seg[SEG_ES] = segment(USER_DS, 0xc0f3);
 	s->seg[SEG_FS] = s->seg[SEG_GS] = segment(USER_DS, 0xc0f3);
 	s->cpl = 3;
+	s->cr2 = 0;
 	s->activity = ACTIVITY_RUNNING;
 	s->interrupt_shadow = SHADOW_NONE;
 }
