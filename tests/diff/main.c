@@ -158,11 +158,11 @@ static bool is_equal(struct run *r, const struct test_case *t, const struct test
 	if (is_same_state(a, b) && (is_pushed || !memcmp(a_data, b_data, DATA_BYTES)))
 		return true;
 	if (!compare(t, a, b, a_data, b_data, text, text_bytes))
-		snprintf(
-			text, text_bytes,
-			"  only in what the manual leaves open: vectors %u and %u, rflags %llx and %llx\n",
-			a->vector, b->vector, (unsigned long long)a->rflags,
-			(unsigned long long)b->rflags);
+		snprintf(text, text_bytes,
+			 "  only in what the manual leaves open: vectors %u and %u, "
+			 "rflags %llx and %llx\n",
+			 a->vector, b->vector, (unsigned long long)a->rflags,
+			 (unsigned long long)b->rflags);
 	return false;
 }
 
@@ -308,7 +308,8 @@ int main(int argc, char **argv)
 	if (!parse(&r.options, argc, argv) ||
 	    (r.options.generator.group && !is_group(r.options.generator.group))) {
 		fprintf(stderr,
-			"usage: diff [--engine NAME] [--against ENGINE] [--seed N] [--count N] [--seconds N] "
+			"usage: diff [--engine NAME] [--against ENGINE] [--seed N] [--count N] "
+			"[--seconds N] "
 			"[--group NAME] [--only MNEMONIC] [--mode 64|32] [--cpu MODEL] "
 			"[--sequences] [--repeat N] [--all]\ngroups:");
 		for (const char *const *g = generator_groups(); *g; g++)
