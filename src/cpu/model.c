@@ -281,9 +281,10 @@ static void fill_identity(struct cpu_model *m, size_t model)
 	snprintf(m->name, sizeof(m->name), "%s", models[model].name);
 	memcpy(m->vendor, "GenuineIntel", 13);
 	snprintf(m->brand, sizeof(m->brand), "Gnomon virtual processor (%.20s)", m->name);
-	/* Family 6, model 8FH, stepping 8: a model that no operating system has errata or old
-	 * speculation bugs on file for. */
-	m->signature = 0x000806f8;
+	/* Family 6, model FEH, stepping 8: a model that nobody knows. An operating system has no
+	 * errata or old microcode to look for, and a program that chooses its code by the model's
+	 * name (GCC's target_clones) has to look at the features. */
+	m->signature = 0x000f06e8;
 	m->physical_bits = 46;
 	m->linear_bits = m->has[FEATURE_LA57] ? 57 : 48;
 }
