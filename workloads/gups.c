@@ -80,7 +80,7 @@ static void touch_table(void *opaque)
 	struct job *job = opaque;
 
 	for (uint64_t i = 0; i <= job->mask; i += 512)
-		__atomic_fetch_xor(&job->table[i], 0, __ATOMIC_RELAXED);
+		__atomic_fetch_xor((uint32_t *)(void *)&job->table[i], 0, __ATOMIC_RELAXED);
 }
 
 static void run_pair(struct job *job)

@@ -279,9 +279,11 @@ static void shadow_charges_its_exits(void **state)
 	assert_int_equal(charged(&w, EVENT_EXIT_PF_HIDDEN), 2);
 	mmu_invlpg(mmu, gva(0x1000));
 	assert_int_equal(charged(&w, EVENT_EXIT_INVLPG), 1);
+	/* Hard mode's few tables are thrown away for want of room, too. */
+	uint64_t flushes = charged(&w, EVENT_SHADOW_FLUSH);
 	mmu_cr3_written(mmu, false);
 	assert_int_equal(charged(&w, EVENT_EXIT_CR3_WRITE), 1);
-	assert_int_equal(charged(&w, EVENT_SHADOW_FLUSH), 1);
+	assert_int_equal(charged(&w, EVENT_SHADOW_FLUSH), flushes + 1);
 	must_read(mmu, 0x1000, 0x1001000);
 	assert_int_equal(charged(&w, EVENT_EXIT_PF_HIDDEN), 3);
 	mmu_destroy(mmu);

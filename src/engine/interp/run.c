@@ -520,7 +520,9 @@ bool interp_execute(struct interp_vcpu *c, const struct block *b, unsigned index
 {
 	c->single[0] = b->insns[index];
 	c->single[1] = (struct insn){.exec = op_stop};
-	c->ops = c->single - index; /* so that the instruction's position in its block is right */
+	/* So that the instruction's position in its block is right; in integers, for the array does
+	 * not begin there. */
+	c->ops = (struct insn *)((uintptr_t)c->single - index * sizeof(*c->single));
 	c->went_on = false;
 	c->single[0].exec(c->s, c->single, c);
 	return c->went_on;

@@ -1,4 +1,4 @@
-/* EXPECT: 124 --max-instructions 2000000 */
+/* EXPECT: 124 --max-instructions 200000 */
 /* Resets itself for ever: the kernel must be loaded afresh each time, its data included. */
 #include "bare.inc"
 test:
