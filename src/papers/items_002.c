@@ -4,6 +4,10 @@
 
 #include "papers/judge.h"
 
+#define WORST_CASE                                                                            \
+	"The data's own misses to memory, which all strategies pay, make the ratio smaller; " \
+	"whether its processor has a walk cache the paper could not find out."
+
 static void answer_002_2(const struct papers *p, struct papers_answer *a)
 {
 	(void)p;
@@ -237,6 +241,7 @@ static void answer_002_19(const struct papers *p, struct papers_answer *a)
 static void answer_002_20(const struct papers *p, struct papers_answer *a)
 {
 	figure(p, a, PAPERS_KVM, "worstcase", 2.56, 2.56);
+	explain(a, WORST_CASE);
 }
 
 static void answer_002_21(const struct papers *p, struct papers_answer *a)
@@ -267,6 +272,7 @@ static void answer_002_25(const struct papers *p, struct papers_answer *a)
 static void answer_002_26(const struct papers *p, struct papers_answer *a)
 {
 	figure(p, a, PAPERS_PALACIOS, "worstcase", 2.86, 2.86);
+	explain(a, WORST_CASE);
 }
 
 static void answer_002_27(const struct papers *p, struct papers_answer *a)
