@@ -194,9 +194,9 @@ enum group group_of(const struct test_case *t)
 	case ZYDIS_ISA_EXT_AES:
 	case ZYDIS_ISA_EXT_PCLMULQDQ:
 	case ZYDIS_ISA_EXT_SHA:
-		return t->d.meta.isa_set == ZYDIS_ISA_SET_SSE3X87 ? GROUP_X87
-		       : has_class(t, ZYDIS_REGCLASS_MMX)	  ? GROUP_MMX
-								  : GROUP_SSE;
+		return t->d.mnemonic == ZYDIS_MNEMONIC_FISTTP ? GROUP_X87
+		       : has_class(t, ZYDIS_REGCLASS_MMX)     ? GROUP_MMX
+							      : GROUP_SSE;
 	case ZYDIS_ISA_EXT_AVX:
 	case ZYDIS_ISA_EXT_AVX2:
 	case ZYDIS_ISA_EXT_AVXAES:

@@ -441,7 +441,8 @@ static enum host_class classify(const struct lowering *l)
 {
 	if (is_base_instruction(l->d->mnemonic))
 		return HOST_INTEGER;
-	if (l->d->meta.isa_set == ZYDIS_ISA_SET_SSE3X87)
+	/* Its 32-bit form is in another of the decoder's sets than the other two. */
+	if (l->d->mnemonic == ZYDIS_MNEMONIC_FISTTP)
 		return HOST_X87;
 	switch (l->d->meta.isa_ext) {
 	case ZYDIS_ISA_EXT_ADOX_ADCX:

@@ -79,7 +79,7 @@ void x87_put(struct frame *f)
 
 bool is_x87(const struct guest_insn *g)
 {
-	if (g->d.meta.isa_ext != ZYDIS_ISA_EXT_X87 && g->d.meta.isa_set != ZYDIS_ISA_SET_SSE3X87)
+	if (g->d.meta.isa_ext != ZYDIS_ISA_EXT_X87 && g->d.mnemonic != ZYDIS_MNEMONIC_FISTTP)
 		return false;
 	switch (g->d.mnemonic) {
 	case ZYDIS_MNEMONIC_FLDENV:
