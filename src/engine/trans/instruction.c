@@ -63,6 +63,7 @@ static bool is_plain(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_INC:
 	case ZYDIS_MNEMONIC_LAHF:
 	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_LZCNT:
 	case ZYDIS_MNEMONIC_MOV:
 	case ZYDIS_MNEMONIC_MOVBE:
 	case ZYDIS_MNEMONIC_MOVNTI:
@@ -95,6 +96,7 @@ static bool is_plain(ZydisMnemonic m)
 	case ZYDIS_MNEMONIC_STC:
 	case ZYDIS_MNEMONIC_SUB:
 	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_TZCNT:
 	case ZYDIS_MNEMONIC_XADD:
 	case ZYDIS_MNEMONIC_XCHG:
 	case ZYDIS_MNEMONIC_XOR: return true;

@@ -8,6 +8,14 @@
 
 #include <string.h>
 
+/* LZCNT and TZCNT are BSR and BSF to a processor that does not know their prefix. */
+static bool is_other_here(const struct work *w, const ZydisDecodedInstruction *d)
+{
+	const struct cpu_model *model = w->t->c->v->model;
+	return (d->mnemonic == ZYDIS_MNEMONIC_LZCNT && !cpu_has(model, FEATURE_LZCNT)) ||
+	       (d->mnemonic == ZYDIS_MNEMONIC_TZCNT && !cpu_has(model, FEATURE_BMI1));
+}
+
 static bool decode(struct work *w, struct guest_insn *g, const uint8_t *bytes, unsigned index)
 {
 	const struct insn *i = &w->b->insns[index];
@@ -17,7 +25,8 @@ static bool decode(struct work *w, struct guest_insn *g, const uint8_t *bytes, u
 	if (interp_is_undefined(i))
 		return false;
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&w->trans->decoder, g->bytes, i->length, &g->d,
-						   g->operands));
+						   g->operands)) &&
+	       !is_other_here(w, &g->d);
 }
 
 static void emit_interpreted(struct work *w)
