@@ -26,6 +26,8 @@ enum gpr {
 	GPR_COUNT
 };
 
+#define INSN_BYTES_MAX 15u /* a longer one is #GP */
+
 /* In the order of the instruction encoding. */
 enum segment { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 

@@ -41,6 +41,13 @@ static void block_extent(const struct block *b, unsigned *first, unsigned *last)
 	*last = *first + b->bytes > PAGE_SIZE_BYTES ? PAGE_SIZE_BYTES - 1 : *first + b->bytes - 1;
 }
 
+void block_kill(struct interp *vm, struct block *b)
+{
+	b->key = KEY_DEAD;
+	if (b->translation)
+		vm->translator->dropped(vm->translator->opaque, b);
+}
+
 static void kill_range(struct interp *vm, struct code_page *p, unsigned first, unsigned last)
 {
 	uint64_t granules = 0;
@@ -54,9 +61,7 @@ static void kill_range(struct interp *vm, struct code_page *p, unsigned first, u
 			link = &b->page_link;
 			continue;
 		}
-		b->key = KEY_DEAD;
-		if (b->translation)
-			vm->translator->dropped(vm->translator->opaque, b);
+		block_kill(vm, b);
 		*link = b->page_link;
 	}
 	p->granules = granules;

@@ -73,6 +73,15 @@ bool block_still_crosses(struct interp_vcpu *c, const struct block *b);
 /* Is there decoded code in [address, address + size)? */
 bool block_covers(const struct interp *vm, uint64_t address, unsigned size_bytes);
 
+/* The bytes that `b` was made of; NULL if they are not in RAM. */
+static inline const uint8_t *block_bytes(const struct memory *m, const struct block *b)
+{
+	return b->gfn2 == ~0ull ? memory_host(m, gpa(b->gpa), b->bytes) : b->crossing;
+}
+
+/* `b` is not what lies at its address any more. */
+void block_kill(struct interp *vm, struct block *b);
+
 /* Drops everything. Between blocks only. */
 void block_flush(struct interp *vm);
 

@@ -405,7 +405,7 @@ static struct block *find_or_decode(struct interp_vcpu *c, uint64_t address)
 	if (b && (likely(b->gfn2 == ~0ull) || block_still_crosses(c, b)))
 		return b;
 	if (b)
-		b->key = KEY_DEAD;
+		block_kill(c->vm, b);
 	return block_decode(c, address);
 }
 

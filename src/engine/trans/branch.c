@@ -2,8 +2,9 @@
  * The ends of blocks: near jumps, calls and returns, and the code behind a block.
  *
  * A direct way inside the page is a jump that is patched once its target is translated (a link). A
- * way to another page, and every indirect one, goes through the space's jump table: the page it
- * leads to may be another one tomorrow, and then the table is emptied.
+ * way to another page or to an instruction that may lie in two, and every indirect one, goes
+ * through the space's jump table: the page it leads to may be another one tomorrow, and then the
+ * table is emptied.
  */
 #include "engine/trans/translate_private.h"
 
@@ -11,9 +12,12 @@ static const struct guest_address below_top = {
 	.base = GPR_RSP, .index = GPR_NONE, .disp = -8, .seg = SEG_SS};
 static const struct guest_address top = {.base = GPR_RSP, .index = GPR_NONE, .seg = SEG_SS};
 
-static bool is_same_page(const struct work *w, uint64_t rip)
+/* In the block's page, and not an instruction that may reach beyond its end: that one's other page
+ * is looked at on every way to it. */
+static bool is_linkable(const struct work *w, uint64_t rip)
 {
-	return rip >> PAGE_SHIFT == w->x->rip >> PAGE_SHIFT;
+	return rip >> PAGE_SHIFT == w->x->rip >> PAGE_SHIFT &&
+	       (rip & PAGE_OFFSET_MASK) + INSN_BYTES_MAX <= PAGE_SIZE_BYTES;
 }
 
 /* The displacement at `patch` is link number n, to `rip`. */
@@ -71,7 +75,7 @@ void emit_indirect(struct work *w, int undo_sp)
 
 void emit_exit(struct work *w, uint64_t rip, unsigned n)
 {
-	if (is_same_page(w, rip))
+	if (is_linkable(w, rip))
 		add_link(w, rip, n, emit_jmp_forward(&w->e));
 	else
 		emit_far_exit(w, rip);
@@ -95,7 +99,7 @@ static void translate_jcc(struct work *w)
 	flags_to_frame(w);
 	uint8_t *taken = emit_jcc_forward(&w->e, w->g->d.opcode & 15);
 	emit_exit(w, next_rip(w), 0);
-	if (is_same_page(w, target_of(w))) {
+	if (is_linkable(w, target_of(w))) {
 		add_link(w, target_of(w), 1, taken);
 		return;
 	}

@@ -19,11 +19,6 @@
 #define WARM_COUNT 24
 #endif
 
-static bool is_translatable(const struct interp_vcpu *c, const struct block *b)
-{
-	return b->gfn2 == ~0ull && helper_is_translatable(c);
-}
-
 static void fill_frame(struct trans_vcpu *t)
 {
 	struct frame *f = &t->start;
@@ -56,7 +51,7 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 	struct trans *trans = opaque;
 	struct trans_vcpu *t = trans->vcpus[c->v->index];
 	struct vcpu_state *s = c->s;
-	if (!is_translatable(c, b))
+	if (!helper_is_translatable(c))
 		return false;
 	struct translation *x = cache_find(b, s->rip, c->mode);
 	if (unlikely(!x)) {

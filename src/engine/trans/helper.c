@@ -118,21 +118,44 @@ bool helper_is_translatable(const struct interp_vcpu *c)
 	       !c->mmu->is_observed;
 }
 
+/* Where a fetch from `rip` leads. False: a fault. */
+static bool fetch(struct trans_vcpu *t, uint64_t rip, uint64_t *address)
+{
+	struct interp_vcpu *c = t->c;
+	struct mmu_fast_entry *e = mmu_fast_lookup(c->mmu, rip, rip, ACCESS_FETCH, c->fetch_mode);
+	struct mmu_page page;
+	struct page_fault fault;
+	if (e) {
+		*address = e->gfn << PAGE_SHIFT | (rip & PAGE_OFFSET_MASK);
+		return true;
+	}
+	if (!vcpu_is_canonical(c->s, rip) ||
+	    !mmu_translate(c->mmu, gva(rip), ACCESS_FETCH, c->fetch_mode, &page, &fault))
+		return false;
+	*address = page.gpa.v;
+	return true;
+}
+
+/* Does `b` lie in the pages that it was found in? That the second one's bytes are still the same it
+ * asks itself (translate.c). */
+static bool still_crosses(struct trans_vcpu *t, const struct block *b)
+{
+	uint64_t second;
+	return fetch(t, align_up(t->c->s->rip + 1, PAGE_SIZE_BYTES), &second) &&
+	       second >> PAGE_SHIFT == b->gfn2;
+}
+
 /* The translation at RIP, if there is one. A fault is left to the loop, which fetches again. */
 static struct translation *find_translation(struct trans_vcpu *t)
 {
 	struct interp_vcpu *c = t->c;
-	uint64_t rip = c->s->rip;
-	struct mmu_fast_entry *e = mmu_fast_lookup(c->mmu, rip, rip, ACCESS_FETCH, c->fetch_mode);
-	struct mmu_page page;
-	struct page_fault fault;
-	if (e)
-		page.gpa = gpa(e->gfn << PAGE_SHIFT | (rip & PAGE_OFFSET_MASK));
-	else if (!vcpu_is_canonical(c->s, rip) ||
-		 !mmu_translate(c->mmu, gva(rip), ACCESS_FETCH, c->fetch_mode, &page, &fault))
+	uint64_t rip = c->s->rip, address;
+	if (!fetch(t, rip, &address))
 		return NULL;
-	struct block *b = block_find(c->vm, page.gpa.v, c->key);
-	return b ? cache_find(b, rip, c->mode) : NULL;
+	struct block *b = block_find(c->vm, address, c->key);
+	if (!b || (unlikely(b->gfn2 != ~0ull) && !still_crosses(t, b)))
+		return NULL;
+	return cache_find(b, rip, c->mode);
 }
 
 /* RIP is set and a block is over: generated code that goes on, or the way out. */

@@ -133,7 +133,7 @@ static void say_code(struct lockstep *l, const char *whose, const uint8_t *bytes
 static void report(struct trans_vcpu *t, const struct translation *x, const char *what)
 {
 	struct lockstep *l = t->lockstep;
-	const uint8_t *guest = memory_host(t->c->memory, gpa(x->block->gpa), x->block->bytes);
+	const uint8_t *guest = block_bytes(t->c->memory, x->block);
 	l->text_used = 0;
 	say(l, "--lockstep: %s after the block at %llx\n", what, (unsigned long long)x->rip);
 	say_state(l, t->c->s);

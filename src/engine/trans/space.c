@@ -82,13 +82,14 @@ static bool is_set(const uint64_t *bits, uint64_t n)
 	return bits[n / 64] >> (n % 64) & 1;
 }
 
-/* Forgets what lies in the 2^shift bytes around `address`. */
+/* Forgets what lies in the 2^shift bytes around `address`, or reaches into them. */
 static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 {
 	for (unsigned w = 0; w < ARRAY_COUNT(p->jump_used); w++)
 		for (uint64_t used = p->jump_used[w]; used; used &= used - 1) {
 			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
-			if (!((p->jump_rip[slot] ^ address) >> shift))
+			uint64_t rip = p->jump_rip[slot], last = rip + INSN_BYTES_MAX - 1;
+			if (!((rip ^ address) >> shift) || !((last ^ address) >> shift))
 				p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
 		}
 }

@@ -17,6 +17,7 @@
 #include "base/bits.h"
 #include "base/types.h"
 #include "paging/mmu.h"
+#include "x86/arch.h"
 
 #ifdef GNOMON_HARD
 #define SPACE_TLB_BITS 1
@@ -91,10 +92,13 @@ static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *
 	p->jump_rip[slot] = rip;
 	p->jump_code[slot] = code;
 	p->jump_used[slot / 64] |= BIT(slot % 64);
-	unsigned page = (rip >> PAGE_SHIFT) % SPACE_CODE_BITS,
-		 region = (rip >> 21) % SPACE_CODE_BITS;
-	p->code_pages[page / 64] |= BIT(page % 64);
-	p->code_regions[region / 64] |= BIT(region % 64);
+	/* The last byte that it may depend on may lie in the next page. */
+	for (unsigned k = 0; k < INSN_BYTES_MAX; k += INSN_BYTES_MAX - 1) {
+		unsigned page = ((rip + k) >> PAGE_SHIFT) % SPACE_CODE_BITS,
+			 region = ((rip + k) >> 21) % SPACE_CODE_BITS;
+		p->code_pages[page / 64] |= BIT(page % 64);
+		p->code_regions[region / 64] |= BIT(region % 64);
+	}
 	p->has_low_jumps |= !(rip >> 63);
 }
 

@@ -86,9 +86,32 @@ static uint8_t *emit_entry(struct work *w)
 static void emit_out_of_budget(struct work *w, uint8_t *patch)
 {
 	emit_patch(patch, w->e.at);
+	for (unsigned k = 0; k < w->changed_count; k++)
+		emit_patch(w->changed[k], w->e.at);
 	emit_rm(&w->e, 0, 0x83, 0, FRAME(budget)); /* add */
 	emit_byte(&w->e, w->b->count);
 	emit_call_helper(w, add_site(w, (struct site){0}), w->trans->to_budget);
+}
+
+/*
+ * The one instruction of a block that lies in two pages: nobody watches the second page for writes,
+ * so the block begins by comparing the bytes there with those that it was made of, and leaves if
+ * they have changed.
+ */
+static void emit_crossing_check(struct work *w, const uint8_t *second)
+{
+	struct emitter *e = &w->e;
+	unsigned have = (unsigned)(PAGE_SIZE_BYTES - (w->b->gpa & PAGE_OFFSET_MASK)), n;
+	emit_constant(e, HOST_T0, (uint64_t)(uintptr_t)second);
+	for (unsigned at = have; at < w->b->bytes; at += n) {
+		struct host_memory m = {
+			.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)(at - have)};
+		n = w->b->bytes - at >= 4 ? 4 : 1;
+		emit_rm(e, 0, n == 4 ? 0x81 : 0x80, 7, m); /* cmp */
+		for (unsigned k = 0; k < n; k++)
+			emit_byte(e, w->b->crossing[at + k]);
+		w->changed[w->changed_count++] = emit_jcc_forward(e, CONDITION_NE);
+	}
 }
 
 /* A block with vector instructions begins by asking whether the registers are there. */
@@ -163,8 +186,11 @@ static void translate_all(struct work *w, const uint8_t *bytes)
 struct translation *translate(struct trans_vcpu *t, struct block *b)
 {
 	struct trans *trans = t->trans;
-	const uint8_t *bytes = memory_host(t->c->memory, gpa(b->gpa), b->bytes);
-	if (!bytes || !b->count)
+	bool is_crossing = b->gfn2 != ~0ull;
+	const uint8_t *bytes = block_bytes(t->c->memory, b), *second = NULL;
+	if (is_crossing)
+		second = memory_host(t->c->memory, gpa_from_gfn(b->gfn2), INSN_BYTES_MAX);
+	if (!bytes || !b->count || (is_crossing && !second))
 		return NULL;
 	struct work w = {
 		.trans = trans,
@@ -179,6 +205,8 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 				    .code = emitter_here(&w.e),
 				    .variant = b->translation};
 	uint8_t *budget = emit_entry(&w);
+	if (is_crossing)
+		emit_crossing_check(&w, second);
 	translate_all(&w, bytes);
 	w.g = NULL;
 	emit_out_of_budget(&w, budget);

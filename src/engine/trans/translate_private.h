@@ -57,8 +57,10 @@ struct work {
 	uint8_t live_after[BLOCK_INSNS_MAX];
 	struct slow slow[SLOW_MAX];
 	unsigned slow_count;
-	bool is_flags_kept;    /* behind the last instruction: whatever comes next may read them */
-	bool changes_space;    /* the block ends in another space */
+	bool is_flags_kept; /* behind the last instruction: whatever comes next may read them */
+	bool changes_space; /* the block ends in another space */
+	uint8_t *changed[INSN_BYTES_MAX]; /* jumps out: the block's bytes are not what they were */
+	unsigned changed_count;
 	unsigned slow_of_insn; /* the present instruction's begin here */
 };
 
