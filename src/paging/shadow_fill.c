@@ -441,7 +441,9 @@ static void prefetch_some(struct shadow *s, uint32_t page, unsigned first, unsig
 	}
 }
 
-/* The same for parts of a guest's large page. */
+/* The same for parts of a guest's large page. The guest has one A for all of it, so nothing says
+ * which parts it uses: only near ones are worth having. */
+#define DIRECT_PREFETCH_MAX 8u
 static void prefetch_direct(struct shadow *s, uint32_t page, unsigned first, unsigned count)
 {
 	union shadow_role role = s->pages[page].role;
@@ -486,6 +488,10 @@ void shadow_prefetch(struct shadow *s, gva_t address)
 	const struct shadow_page *p = &s->pages[page];
 	unsigned count = s->policy.prefetch_count, index = shadow_index(s, 1, address);
 	unsigned first = count < SHADOW_ENTRIES ? index - index % count : 0;
+	if (p->role.is_direct && count > DIRECT_PREFETCH_MAX) {
+		count = DIRECT_PREFETCH_MAX;
+		first = index - index % count;
+	}
 	unsigned room = SHADOW_ENTRIES - first;
 	if (p->role.is_direct) {
 		prefetch_direct(s, page, first, count < room ? count : room);
