@@ -7,15 +7,17 @@
  * again as any shadow is, and that is charged as it happens; the nested tables stay, for no guest
  * can change what they say.
  *
+ * The new shadow is built a table at a time: the first fault in a table fills every entry whose
+ * page the guest accessed before, so that it takes an exit for each table in use, not each page.
+ *
  * A VMM sees CR3 writes (counted where they do not exit, too) and TLB misses (performance counters)
- * in both modes. What a shadow would cost is not to be seen under nested paging; two samples say
- * it:
+ * in both modes. What a shadow would cost is not to be seen under nested paging; samples say it:
  *   - One page table in TABLES_ONE_IN, chosen by its frame number, is write-protected in the host's
  *     table; a write to one exits, charged, and stands for as many. After TABLE_EXITS exits the
- *     interval knows enough and lets the rest through.
+ *     interval knows enough and lets the rest through. Only while the policy wants to know.
  *   - Misses on one page in PAGES_ONE_IN are looked at (processors report the addresses of sampled
  *     misses: Intel's PEBS, AMD's IBS): was the page missed before, so that a shadow would hold it?
- *     The samples are few enough to be taken as free.
+ *     And how many tables would that shadow have? The samples are few enough to be taken as free.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,9 +33,18 @@
 #define TABLE_EXITS 4u
 #define TABLES_MAX 1024u
 #define PAGES_ONE_IN 16u
+#define SPANS_ONE_IN 4u
+#define SPAN_SHIFT 9u /* pages of a last-level table */
 #define LIVE_INTERVALS 32u
-#define PAGES_MAX 8192u /* a power of two */
-#define PAGE_WAYS 8u	/* of a set, the one that was not missed for longest is written over */
+#define SEEN_MAX 8192u /* a power of two */
+#define SEEN_WAYS 8u   /* of a set, the one that was not missed for longest is written over */
+
+/* A sample of numbers that were missed, and in which interval the last time. 0: none. */
+struct seen {
+	uint64_t number[SEEN_MAX];
+	uint32_t used[SEEN_MAX];
+	bool has_any;
+};
 
 struct adaptive {
 	struct strategy base;
@@ -49,12 +60,12 @@ struct adaptive {
 	unsigned table_count;
 	unsigned table_exits; /* in this interval */
 	uint64_t tables_end;  /* instruction at which it knew enough; 0: not yet */
-	/* Sampled pages that were missed: what a shadow would hold. 0: none. */
-	uint64_t pages[PAGES_MAX];
-	uint32_t page_used[PAGES_MAX]; /* in which interval, the last time */
+	bool is_watching;     /* it asks, since its start */
+	/* What a shadow would hold: pages, and what a last-level table spans. */
+	struct seen pages, spans;
 	uint32_t interval_count;
-	bool has_pages;
-	unsigned new_pages; /* missed first in this interval */
+	unsigned new_faults;	 /* of a shadow in this interval, estimated */
+	unsigned prefetch_count; /* entries that a fault of the shadow fills at most */
 };
 
 static struct strategy *current(const struct adaptive *a)
@@ -67,9 +78,12 @@ static uint64_t instructions(const struct adaptive *a)
 	return ledger_total(a->base.mmu->vcpu->ledger, EVENT_INSTRUCTION);
 }
 
+/* Neighbours must not meet in a set, so one multiplication is not enough. */
 static uint64_t scatter(uint64_t number)
 {
-	return number * 0x9e3779b97f4a7c15ull >> 32;
+	number *= 0x9e3779b97f4a7c15ull;
+	number = (number ^ number >> 29) * 0xbf58476d1ce4e5b9ull;
+	return number >> 32;
 }
 
 static void forget_tables(struct adaptive *a)
@@ -81,9 +95,10 @@ static void forget_tables(struct adaptive *a)
 
 static void forget_pages(struct adaptive *a)
 {
-	if (a->has_pages)
-		memset(a->pages, 0, sizeof(a->pages));
-	a->has_pages = false;
+	if (a->pages.has_any)
+		memset(&a->pages, 0, sizeof(a->pages));
+	if (a->spans.has_any)
+		memset(&a->spans, 0, sizeof(a->spans));
 }
 
 /* The last-level table that maps `address` joins the sample if its number says so. */
@@ -107,26 +122,47 @@ static void sample_table(struct adaptive *a, gva_t address, enum access_kind kin
 	memory_hold_table(mmu->memory, gpa(gfn << PAGE_SHIFT));
 }
 
-static void sample_page(struct adaptive *a, gva_t address)
+/* True if it was not there. `number` is not 0 and stands for `one_in`. */
+static bool see(struct seen *s, uint64_t number, unsigned one_in, uint32_t now)
+{
+	uint64_t first = scatter(number) / one_in * SEEN_WAYS % SEEN_MAX, slot = first;
+	for (uint64_t i = first; i < first + SEEN_WAYS; i++) {
+		if (s->number[i] == number) {
+			s->used[i] = now;
+			return false;
+		}
+		if (!s->number[i] || s->used[i] < s->used[slot])
+			slot = i;
+	}
+	s->has_any = true;
+	s->number[slot] = number;
+	s->used[slot] = now;
+	return true;
+}
+
+/* Has the guest accessed the page before? Then its entry was filled ahead with its table's. */
+static bool was_accessed(const struct adaptive *a, gva_t address, enum access_kind kind,
+			 enum mmu_mode mode)
+{
+	struct walk_source source = mmu_walk_source(a->base.mmu);
+	struct walk_result r;
+	walk(&a->base.mmu->private->context, &source, address, kind, mode, &r);
+	return r.step_count && r.step[r.step_count - 1].entry & PTE_A;
+}
+
+static void sample_page(struct adaptive *a, gva_t address, enum access_kind kind,
+			enum mmu_mode mode)
 {
 	uint64_t root = a->is_emptied_by_cr3 ? 0 : a->base.mmu->vcpu->state.cr3 & ~0xfffull;
 	uint64_t page = (address.v >> PAGE_SHIFT) + (root << 12) + 1;
-	uint64_t number = scatter(page);
-	if (number % PAGES_ONE_IN)
-		return;
-	uint64_t first = number / PAGES_ONE_IN * PAGE_WAYS % PAGES_MAX, slot = first;
-	for (uint64_t i = first; i < first + PAGE_WAYS; i++) {
-		if (a->pages[i] == page) {
-			a->page_used[i] = a->interval_count;
-			return;
-		}
-		if (!a->pages[i] || a->page_used[i] < a->page_used[slot])
-			slot = i;
-	}
-	a->has_pages = true;
-	a->new_pages++;
-	a->pages[slot] = page;
-	a->page_used[slot] = a->interval_count;
+	uint64_t span = (address.v >> (PAGE_SHIFT + SPAN_SHIFT)) + (root << 12) + 1;
+	if (scatter(page) % PAGES_ONE_IN == 0 &&
+	    see(&a->pages, page, PAGES_ONE_IN, a->interval_count) &&
+	    (a->prefetch_count == 1 || !was_accessed(a, address, kind, mode)))
+		a->new_faults += PAGES_ONE_IN;
+	if (scatter(span) % SPANS_ONE_IN == 0 &&
+	    see(&a->spans, span, SPANS_ONE_IN, a->interval_count) && a->prefetch_count > 1)
+		a->new_faults += SPANS_ONE_IN;
 }
 
 /* The memory's watcher. Other strategies' tables come here too. */
@@ -135,7 +171,7 @@ static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
 	struct adaptive *a = opaque;
 	struct mmu *mmu = a->base.mmu;
 	uint64_t gfn = gpa_gfn(address);
-	if (a->policy.mode != ADAPTIVE_NESTED || a->tables_end || scatter(gfn) % TABLES_ONE_IN)
+	if (!a->is_watching || a->tables_end || scatter(gfn) % TABLES_ONE_IN)
 		return;
 	for (unsigned i = 0; i < a->table_count; i++) {
 		if (a->tables[i] != gfn)
@@ -148,12 +184,12 @@ static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
 	}
 }
 
-/* Sampled pages that were missed of late: the rest of a shadow would not be built again soon. */
-static unsigned count_live(const struct adaptive *a)
+/* Those missed of late: the rest of a shadow would not be built again soon. */
+static unsigned count_live(const struct seen *s, uint32_t now)
 {
 	unsigned count = 0;
-	for (unsigned i = 0; a->has_pages && i < PAGES_MAX; i++)
-		count += a->pages[i] && a->interval_count - a->page_used[i] <= LIVE_INTERVALS;
+	for (unsigned i = 0; s->has_any && i < SEEN_MAX; i++)
+		count += s->number[i] && now - s->used[i] <= LIVE_INTERVALS;
 	return count;
 }
 
@@ -162,13 +198,24 @@ static uint64_t since(const struct adaptive *a, enum event e)
 	return ledger_total(a->base.mmu->ledger, e) - ledger_total(&a->before, e);
 }
 
+/* A fault for each table or group of entries, the entries beside it ahead. */
+static void estimate_build(const struct adaptive *a, struct adaptive_sample *s)
+{
+	uint64_t pages = (uint64_t)count_live(&a->pages, a->interval_count) * PAGES_ONE_IN;
+	uint64_t spans = (uint64_t)count_live(&a->spans, a->interval_count) * SPANS_ONE_IN;
+	s->build_faults = pages / a->prefetch_count;
+	if (s->build_faults < spans)
+		s->build_faults = spans < pages ? spans : pages;
+	s->build_prefetches = pages - s->build_faults;
+}
+
 static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now)
 {
 	struct adaptive_sample s = {
 		.tlb_misses = since(a, EVENT_TLB_MISS),
 		.cr3_writes = a->cr3_writes,
 		.invlpgs = a->invlpgs,
-		.hidden_faults = (uint64_t)a->new_pages * PAGES_ONE_IN,
+		.hidden_faults = a->new_faults,
 	};
 	for (unsigned i = 0; i < ARRAY_COUNT(a->policy.prices.reference); i++)
 		s.host_cycles += since(a, (enum event)(EVENT_REF_HOST_L1 + i)) *
@@ -176,14 +223,16 @@ static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now
 	uint64_t all = now - a->interval_start;
 	uint64_t watched = a->tables_end ? a->tables_end - a->interval_start : all;
 	s.table_writes = a->table_exits * TABLES_ONE_IN * all / (watched ? watched : 1);
+	s.has_table_writes = a->is_watching;
 	if (a->policy.mode == ADAPTIVE_SHADOW) {
 		s.cr3_writes = since(a, EVENT_EXIT_CR3_WRITE);
 		s.invlpgs = since(a, EVENT_EXIT_INVLPG);
 		s.table_writes = since(a, EVENT_EXIT_TABLE_WRITE);
 		s.hidden_faults = since(a, EVENT_EXIT_PF_HIDDEN);
+		s.prefetches = since(a, EVENT_SHADOW_PREFETCH);
 		s.true_faults = since(a, EVENT_EXIT_PF_TRUE);
 	} else {
-		s.live_pages = (uint64_t)count_live(a) * PAGES_ONE_IN;
+		estimate_build(a, &s);
 	}
 	return s;
 }
@@ -196,7 +245,10 @@ static void begin_interval(struct adaptive *a, uint64_t now)
 	a->cr3_writes = a->invlpgs = 0;
 	a->table_exits = 0;
 	a->tables_end = 0;
-	a->new_pages = 0;
+	a->new_faults = 0;
+	if (a->is_watching && !a->policy.wants_table_writes)
+		forget_tables(a);
+	a->is_watching = a->policy.wants_table_writes;
 }
 
 static const uint8_t *adaptive_old_table(const struct strategy *s, gpa_t at)
@@ -217,8 +269,6 @@ static void change_mode(struct adaptive *a, enum adaptive_mode from)
 	struct mmu *mmu = a->base.mmu;
 	if (from == ADAPTIVE_SHADOW)
 		a->mode[from]->ops->reset(a->mode[from]);
-	else
-		forget_tables(a);
 	ledger_charge(mmu->ledger, EVENT_PAGING_SWITCH);
 	mmu_use_entry(mmu, a->entry[a->policy.mode]);
 	take_age(a);
@@ -251,11 +301,15 @@ static void adaptive_destroy(struct strategy *s)
 	free(a);
 }
 
+static const char *shadow_name(const struct mmu_config *config)
+{
+	return config->adaptive_shadow ? config->adaptive_shadow : SHADOW_DEFAULT;
+}
+
 static int create_modes(struct adaptive *a, struct mmu *mmu, const struct mmu_config *config,
 			struct error *e)
 {
-	const char *names[ADAPTIVE_MODE_COUNT] = {
-		"nested", config->adaptive_shadow ? config->adaptive_shadow : SHADOW_DEFAULT};
+	const char *names[ADAPTIVE_MODE_COUNT] = {"nested", shadow_name(config)};
 	for (unsigned m = 0; m < ADAPTIVE_MODE_COUNT; m++) {
 		a->entry[m] = strategy_find(names[m], strlen(names[m]));
 		if (!a->entry[m])
@@ -276,11 +330,15 @@ static int adaptive_create(struct strategy **out, struct mmu *mmu, const struct 
 	a->base = (struct strategy){&adaptive_ops, mmu};
 	a->interval = config->adaptive_interval ? config->adaptive_interval : INTERVAL_DEFAULT;
 	adaptive_policy_init(&a->policy, config->adaptive_prices);
-	a->is_emptied_by_cr3 =
-		strcmp(config->adaptive_shadow ? config->adaptive_shadow : SHADOW_DEFAULT,
-		       "shadow-cache") != 0;
+	a->is_emptied_by_cr3 = strcmp(shadow_name(config), "shadow-cache") != 0;
+	struct mmu_config own = *config;
+	if (!own.prefetch_count)
+		own.prefetch_count = MMU_PREFETCH_TABLE;
+	bool has_prefetch = !a->is_emptied_by_cr3 ||
+			    !strcmp(shadow_name(config), "shadow-prefetch");
+	a->prefetch_count = has_prefetch ? own.prefetch_count : 1;
 	struct memory_watcher watcher = {table_written, a, PAGE_TABLE};
-	int r = create_modes(a, mmu, config, e);
+	int r = create_modes(a, mmu, &own, e);
 	if (!r && (r = memory_add_watcher(mmu->memory, watcher)))
 		error_set(e, r, "too many strategies watch one guest's memory");
 	if (r) {
@@ -299,8 +357,9 @@ static bool adaptive_fill(struct strategy *s, gva_t address, enum access_kind ki
 	struct adaptive *a = (struct adaptive *)s;
 	look(a);
 	if (a->policy.mode == ADAPTIVE_NESTED) {
-		sample_table(a, address, kind, mode);
-		sample_page(a, address);
+		if (a->is_watching)
+			sample_table(a, address, kind, mode);
+		sample_page(a, address, kind, mode);
 	}
 	return current(a)->ops->fill(current(a), address, kind, mode, out, error_code);
 }

@@ -8,6 +8,7 @@ const struct adaptive_prices adaptive_default_prices = {
 	.hidden_fault = 2600,
 	.true_fault = 2400,
 	.table_write = 2600,
+	.prefetch = 120,
 	.reference = {4, 14, 60, 280},
 	.change = 10000,
 };
@@ -31,7 +32,7 @@ uint64_t adaptive_overhead(const struct adaptive_policy *p, const struct adaptiv
 			       : s->tlb_misses * p->miss_16 / 16;
 	return s->cr3_writes * price->cr3_exit + s->invlpgs * price->invlpg_exit +
 	       s->table_writes * price->table_write + s->hidden_faults * price->hidden_fault +
-	       s->true_faults * price->true_fault;
+	       s->prefetches * price->prefetch + s->true_faults * price->true_fault;
 }
 
 /* The nested misses of the last intervals, the newest for a quarter. */
@@ -44,7 +45,8 @@ static void learn(struct adaptive_policy *p, const struct adaptive_sample *s)
 /* What of the shadow's overhead is its first building, which was paid for when it was chosen. */
 static uint64_t building(struct adaptive_policy *p, const struct adaptive_sample *s)
 {
-	uint64_t cycles = s->hidden_faults * p->prices.hidden_fault;
+	uint64_t cycles =
+		s->hidden_faults * p->prices.hidden_fault + s->prefetches * p->prices.prefetch;
 	if (p->mode != ADAPTIVE_SHADOW)
 		return 0;
 	if (cycles > p->build_left)
@@ -53,23 +55,36 @@ static uint64_t building(struct adaptive_policy *p, const struct adaptive_sample
 	return cycles;
 }
 
+/* Cycles of going to shadow paging. */
+static uint64_t build_price(const struct adaptive_policy *p, const struct adaptive_sample *s)
+{
+	return s->build_faults * p->prices.hidden_fault + s->build_prefetches * p->prices.prefetch;
+}
+
 enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adaptive_sample *s)
 {
 	enum adaptive_mode other = p->mode == ADAPTIVE_NESTED ? ADAPTIVE_SHADOW : ADAPTIVE_NESTED;
 	uint64_t mine = adaptive_overhead(p, s, p->mode) - building(p, s);
 	uint64_t its = adaptive_overhead(p, s, other);
-	uint64_t build = other == ADAPTIVE_SHADOW ? s->live_pages * p->prices.hidden_fault : 0;
+	uint64_t build = other == ADAPTIVE_SHADOW ? build_price(p, s) : p->built;
+	bool is_known = p->mode == ADAPTIVE_SHADOW || s->has_table_writes;
 	learn(p, s);
+	p->wants_table_writes = p->mode == ADAPTIVE_NESTED &&
+				mine > its - s->table_writes * p->prices.table_write;
 	if (mine <= its) {
 		uint64_t lost = its - mine;
 		p->saved -= lost < p->saved ? lost : p->saved;
 		return p->mode;
 	}
+	if (!is_known)
+		return p->mode;
 	p->saved += mine - its;
 	if (p->saved < p->prices.change + build)
 		return p->mode;
 	p->mode = other;
 	p->saved = 0;
-	p->build_left = build;
+	p->build_left = other == ADAPTIVE_SHADOW ? build : 0;
+	p->built = p->build_left;
+	p->wants_table_writes = false;
 	return p->mode;
 }

@@ -13,7 +13,11 @@
  * Hysteresis is the rule of renting and buying: change when what the other mode would have saved,
  * in intervals in a row that agree, has paid for the change. Then no sequence of phases can cost
  * much more than twice the best. The price of going to shadow paging is that of building the shadow
- * of the pages in use; while that lasts its faults are not held against it.
+ * of the pages in use; while that lasts its faults are not held against it. Going back gives that
+ * shadow up, so it costs as much: a burst of faults in a long phase is sat out.
+ *
+ * How often the guest writes its tables costs exits to find out under nested paging. So it is asked
+ * only while everything else speaks for shadow paging, and a change waits for the answer.
  */
 #pragma once
 
@@ -30,6 +34,7 @@ struct adaptive_prices {
 	uint64_t hidden_fault; /* a page fault of the shadow, filled */
 	uint64_t true_fault;   /* a page fault of the guest that exits */
 	uint64_t table_write;  /* a write to a watched table */
+	uint64_t prefetch;     /* an entry that a hidden fault fills beside its own */
 	uint64_t reference[4]; /* to a table, by what answers: L1, L2, L3, memory */
 	uint64_t change;       /* a change of mode itself, before anything is built again */
 };
@@ -41,15 +46,20 @@ struct adaptive_sample {
 	uint64_t table_writes;	/* shadow: exits; nested: estimated from a sample of tables */
 	uint64_t hidden_faults; /* shadow: exits; nested: misses on pages not seen before, estimated
 				 */
-	uint64_t live_pages;	/* nested: pages that a shadow would hold, estimated */
+	uint64_t prefetches;	/* shadow: entries filled ahead */
+	bool has_table_writes;	/* nested: was asked for them in all of the interval */
+	/* Nested: what building the shadow of all in use would take, estimated. */
+	uint64_t build_faults, build_prefetches;
 };
 
 struct adaptive_policy {
 	struct adaptive_prices prices;
 	enum adaptive_mode mode;
-	uint64_t saved;	     /* cycles the other mode would have saved, in intervals in a row */
-	uint64_t miss_16;    /* what a nested miss has cost of late, in sixteenths of a cycle */
-	uint64_t build_left; /* cycles that building the shadow may still take */
+	uint64_t saved;		 /* cycles the other mode would have saved, in intervals in a row */
+	uint64_t miss_16;	 /* what a nested miss has cost of late, in sixteenths of a cycle */
+	uint64_t built;		 /* shadow: cycles that building it was to take */
+	uint64_t build_left;	 /* of these, not yet seen */
+	bool wants_table_writes; /* nested: they would decide */
 };
 
 extern const struct adaptive_prices adaptive_default_prices;

@@ -47,6 +47,7 @@ static struct adaptive_prices adaptive_prices(const struct profile *p)
 		.hidden_fault = cycles(p, EVENT_EXIT_PF_HIDDEN) + cycles(p, EVENT_SHADOW_FILL),
 		.true_fault = cycles(p, EVENT_EXIT_PF_TRUE),
 		.table_write = cycles(p, EVENT_EXIT_TABLE_WRITE) + cycles(p, EVENT_SHADOW_UPDATE),
+		.prefetch = cycles(p, EVENT_SHADOW_PREFETCH),
 		.change = cycles(p, EVENT_PAGING_SWITCH),
 	};
 	for (unsigned i = 0; i < ARRAY_COUNT(prices.reference); i++)

@@ -165,7 +165,8 @@ static void an_observer_counts_what_it_would_alone(void **state)
 /* Steady phases: it settles on the cheaper mode, pays little for finding out, and follows. */
 static void the_policy_follows_phases(void **state)
 {
-	static const struct adaptive_sample misses = {.tlb_misses = 50000, .live_pages = 500};
+	static const struct adaptive_sample misses = {
+		.tlb_misses = 50000, .has_table_writes = true, .build_faults = 500};
 	static const struct adaptive_sample switches = {
 		.tlb_misses = 300, .cr3_writes = 2000, .hidden_faults = 100};
 	static const struct adaptive_sample writes = {.tlb_misses = 2000, .table_writes = 1500};
@@ -185,6 +186,29 @@ static void the_policy_follows_phases(void **state)
 	assert_true(paid < best * 2);
 }
 
+/* Exits to count table writes are asked for while everything else speaks for the shadow, and no
+ * change is made without the answer. */
+static void the_policy_asks_for_table_writes_when_they_decide(void **state)
+{
+	static const struct adaptive_sample quiet = {.tlb_misses = 100, .cr3_writes = 100};
+	struct adaptive_sample misses = {.tlb_misses = 50000};
+	struct adaptive_policy p;
+	adaptive_policy_init(&p, NULL);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(adaptive_decide(&p, &quiet), ADAPTIVE_NESTED);
+	assert_false(p.wants_table_writes);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_NESTED);
+	assert_true(p.wants_table_writes);
+	misses.has_table_writes = true;
+	misses.table_writes = 5000;
+	assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_NESTED);
+	assert_true(p.wants_table_writes);
+	misses.table_writes = 0;
+	assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_SHADOW);
+	assert_false(p.wants_table_writes);
+}
+
 /* Renting and buying: whatever the guest does, at most about twice the best fixed mode. */
 static void the_policy_is_never_far_from_the_best(void **state)
 {
@@ -199,7 +223,8 @@ static void the_policy_is_never_far_from_the_best(void **state)
 			if (world_chance(&w, 5))
 				s = (struct adaptive_sample){.tlb_misses = world_below(&w, 60000),
 							     .cr3_writes = world_below(&w, 1500),
-							     .live_pages = world_below(&w, 300)};
+							     .has_table_writes = true,
+							     .build_faults = world_below(&w, 300)};
 			for (unsigned m = 0; m < 2; m++)
 				fixed[m] += adaptive_overhead(&p, &s, (enum adaptive_mode)m);
 			enum adaptive_mode before = p.mode;
@@ -276,6 +301,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_observer_counts_what_it_would_alone),
 		cmocka_unit_test(the_policy_follows_phases),
+		cmocka_unit_test(the_policy_asks_for_table_writes_when_they_decide),
 		cmocka_unit_test(the_policy_is_never_far_from_the_best),
 		cmocka_unit_test(observers_go_with_their_primary),
 		cmocka_unit_test(strategies_are_parsed_and_printed),
