@@ -249,6 +249,17 @@ void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes)
 	notify(m, a, size_bytes, UINT8_MAX);
 }
 
+void memory_notify_range(struct memory *m, gpa_t a, uint64_t size_bytes)
+{
+	while (size_bytes) {
+		uint64_t n = bytes_in_page(a, size_bytes);
+		if (memory_page_flags(m, a))
+			memory_notify_write(m, a, (unsigned)n);
+		a.v += n;
+		size_bytes -= n;
+	}
+}
+
 void memory_notify_walk(struct memory *m, gpa_t a, unsigned size_bytes)
 {
 	notify(m, a, size_bytes, (uint8_t)~PAGE_TABLE);

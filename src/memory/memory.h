@@ -139,6 +139,9 @@ int memory_write(struct memory *m, gpa_t a, const void *bytes, uint64_t size_byt
 /* Tells the watchers of a write the caller did through a host pointer, within one page. */
 void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes);
 
+/* The same for a device's DMA through host pointers: any size, over as many pages as it takes. */
+void memory_notify_range(struct memory *m, gpa_t a, uint64_t size_bytes);
+
 /* The same for accessed and dirty bits that a walk set: no change of what a table says, so watchers
  * of PAGE_TABLE alone do not hear of it. */
 void memory_notify_walk(struct memory *m, gpa_t a, unsigned size_bytes);
