@@ -5,6 +5,7 @@
  */
 #include "device/pci.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,12 +19,15 @@
 #define CONFIG_LATENCY 0x0d
 #define CONFIG_HEADER_TYPE 0x0e
 #define CONFIG_BARS 0x10
+#define CONFIG_CAPABILITIES 0x34
 #define CONFIG_INTERRUPT_LINE 0x3c
 #define CONFIG_INTERRUPT_PIN 0x3d
 
 #define COMMAND_IO 0x0001u
 #define COMMAND_MEMORY 0x0002u
 #define COMMAND_WRITABLE 0x0547u /* I/O, memory, master, parity, SERR, INTx off */
+#define STATUS_CAPABILITIES 0x10u
+#define FIRST_CAPABILITY 0x40
 #define BAR_IO 0x1u
 #define BAR_64BIT 0x4u
 
@@ -128,6 +132,9 @@ static uint64_t config_read(const struct pci_host *h, unsigned devfn, unsigned o
 			    unsigned size_bytes)
 {
 	uint64_t value = 0;
+	const struct pci_device *d = h->functions[devfn];
+	if (d && d->config_reading && offset < PCI_CONFIG_BYTES)
+		d->config_reading(d->opaque, offset, size_bytes);
 	for (unsigned i = 0; i < size_bytes; i++)
 		value |= (uint64_t)config_read_byte(h, devfn, offset + i) << (8 * i);
 	return value;
@@ -246,6 +253,18 @@ void pci_device_set_bar(struct pci_device *d, unsigned index, const struct pci_b
 	store(&d->config[at], bar->is_io ? BAR_IO : bar->is_64bit ? BAR_64BIT : 0, 4);
 	if (bar->is_64bit && !bar->is_io && index + 1 < PCI_BARS)
 		store(&d->writable[at + 4], writable >> 32, 4);
+}
+
+unsigned pci_device_add_capability(struct pci_device *d, uint8_t id, unsigned size_bytes)
+{
+	unsigned at = d->capability_end ? d->capability_end : FIRST_CAPABILITY;
+	assert(at + size_bytes <= PCI_CONFIG_BYTES);
+	d->config[at] = id;
+	d->config[at + 1] = d->config[CONFIG_CAPABILITIES];
+	d->config[CONFIG_CAPABILITIES] = (uint8_t)at;
+	d->config[CONFIG_STATUS] |= STATUS_CAPABILITIES;
+	d->capability_end = (uint8_t)align_up(at + size_bytes, 4);
+	return at;
 }
 
 void pci_device_set_interrupt_pin(struct pci_device *d, unsigned pin)

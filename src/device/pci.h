@@ -41,6 +41,10 @@ struct pci_device {
 	struct pci_host *host; /* borrowed */
 	uint8_t devfn;
 	const char *name;
+	uint8_t capability_end; /* where the next capability goes */
+	/* Called before the guest reads `size_bytes` bytes of config at `offset`, for the few that
+	 * are a window to something else. May be NULL. */
+	void (*config_reading)(void *opaque, unsigned offset, unsigned size_bytes);
 	/* Called after the guest wrote to `size_bytes` bytes of config at `offset` (MSI enables and
 	 * the like). May be NULL. */
 	void (*config_written)(void *opaque, unsigned offset, unsigned size_bytes);
@@ -70,6 +74,9 @@ void pci_device_init(struct pci_device *d, const char *name, uint16_t vendor, ui
 		     uint32_t class_code, uint8_t revision);
 /* Before the device is added. size_bytes a power of two, at least 4 (I/O) or 16 (memory). */
 void pci_device_set_bar(struct pci_device *d, unsigned index, const struct pci_bar *bar);
+/* Room for a capability of `size_bytes` (its ID and link included), zero and read-only but for what
+ * the caller puts there; returns its offset. Before the device is added. */
+unsigned pci_device_add_capability(struct pci_device *d, uint8_t id, unsigned size_bytes);
 /* INTA..INTD = 1..4; the line is PLATFORM_PCI_GSI_FIRST + (slot + pin - 1) % 4 of the I/O APIC. */
 void pci_device_set_interrupt_pin(struct pci_device *d, unsigned pin);
 
