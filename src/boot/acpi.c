@@ -104,10 +104,10 @@ static uint64_t add_facs(struct tables *t)
 	return address;
 }
 
-static uint64_t add_dsdt(struct tables *t, unsigned vcpu_count)
+static uint64_t add_dsdt(struct tables *t, const struct boot_config *c)
 {
 	size_t at = begin_table(t, "DSDT", 2);
-	dsdt_build(&t->out, vcpu_count);
+	dsdt_build(&t->out, c->vcpu_count, c->virtio_mmio_count);
 	return end_table(t, at);
 }
 
@@ -252,7 +252,7 @@ int acpi_write_tables(struct boot_load *l)
 		return error_set(l->error, -ENOMEM, "no host memory for the ACPI tables");
 	aml_put(&t.out, room_for_rsdp, sizeof(room_for_rsdp));
 	uint64_t facs = add_facs(&t);
-	uint64_t dsdt = add_dsdt(&t, vcpu_count);
+	uint64_t dsdt = add_dsdt(&t, l->config);
 	add_fadt(&t, facs, dsdt);
 	add_madt(&t, vcpu_count);
 	add_mcfg(&t);

@@ -241,6 +241,15 @@ void aml_irq(struct aml *a, unsigned irq)
 	aml_u16(a, 1u << irq);
 }
 
+void aml_gsi(struct aml *a, unsigned gsi)
+{
+	aml_u8(a, 0x89);
+	aml_u16(a, 6);
+	aml_u8(a, 0x09); /* consumer, shared */
+	aml_u8(a, 1);
+	aml_u32(a, gsi);
+}
+
 void aml_memory32(struct aml *a, uint32_t base, uint32_t size_bytes)
 {
 	aml_u8(a, 0x86);

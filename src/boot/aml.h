@@ -52,6 +52,8 @@ struct aml_resources aml_resources(struct aml *a);
 void aml_resources_end(struct aml *a, struct aml_resources r);
 void aml_io(struct aml *a, uint16_t base, uint8_t count);
 void aml_irq(struct aml *a, unsigned irq);
+/* A shared, level-triggered, active-high line of the I/O APIC. */
+void aml_gsi(struct aml *a, unsigned gsi);
 void aml_memory32(struct aml *a, uint32_t base, uint32_t size_bytes);
 /* Windows of a host bridge: buses, ports, memory; inclusive. */
 void aml_bus_window(struct aml *a, uint16_t first, uint16_t last);

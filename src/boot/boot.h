@@ -52,6 +52,7 @@ struct boot_config {
 	const char *command_line; /* NULL is the empty one */
 	enum boot_format format;
 	unsigned vcpu_count;
+	unsigned virtio_mmio_count; /* devices at PLATFORM_VIRTIO_MMIO_BASE */
 	bool has_acpi;
 	bool has_mp_table;
 };

@@ -125,6 +125,25 @@ static void add_processors(struct aml *a, unsigned count)
 	}
 }
 
+/* Devices of virtio's MMIO transport, which no guest could find by probing. */
+static void add_virtio(struct aml *a, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		char name[8];
+		snprintf(name, sizeof(name), "VR%02X", i & 0xff);
+		struct aml_mark device = aml_device(a, name);
+		aml_name_string(a, "_HID", "LNRO0005");
+		aml_name_integer(a, "_UID", i);
+		struct aml_resources r = aml_resources(a);
+		aml_memory32(a,
+			     (uint32_t)(PLATFORM_VIRTIO_MMIO_BASE + i * PLATFORM_VIRTIO_MMIO_BYTES),
+			     PLATFORM_VIRTIO_MMIO_BYTES);
+		aml_gsi(a, PLATFORM_VIRTIO_MMIO_GSI_FIRST + i % 4);
+		aml_resources_end(a, r);
+		aml_end(a, device);
+	}
+}
+
 static void add_power_off(struct aml *a)
 {
 	aml_u8(a, 0x08);
@@ -137,13 +156,14 @@ static void add_power_off(struct aml *a)
 	aml_end(a, package);
 }
 
-void dsdt_build(struct aml *a, unsigned vcpu_count)
+void dsdt_build(struct aml *a, unsigned vcpu_count, unsigned virtio_mmio_count)
 {
 	struct aml_mark system = aml_scope(a, "\\_SB");
 	add_processors(a, vcpu_count);
 	add_motherboard_resources(a);
 	add_hpet(a);
 	add_host_bridge(a);
+	add_virtio(a, virtio_mmio_count);
 	aml_end(a, system);
 	add_power_off(a);
 }

@@ -5,4 +5,4 @@
 
 #include "boot/aml.h"
 
-void dsdt_build(struct aml *a, unsigned vcpu_count);
+void dsdt_build(struct aml *a, unsigned vcpu_count, unsigned virtio_mmio_count);

@@ -11,7 +11,10 @@
 #define PLATFORM_PCI_MMIO_BASE 0xc0000000ull /* where BARs are placed */
 #define PLATFORM_PCI_MMIO_BYTES 0x20000000ull
 #define PLATFORM_ECAM_BASE 0xe0000000ull
-#define PLATFORM_ECAM_BYTES 0x10000000ull /* 1 MiB a bus, 256 buses */
+#define PLATFORM_ECAM_BYTES 0x10000000ull	/* 1 MiB a bus, 256 buses */
+#define PLATFORM_VIRTIO_MMIO_BASE 0xfea00000ull /* virtio devices on the MMIO transport */
+#define PLATFORM_VIRTIO_MMIO_BYTES 0x1000ull
+#define PLATFORM_VIRTIO_MMIO_MAX 16
 #define PLATFORM_IOAPIC_BASE 0xfec00000ull
 #define PLATFORM_IOAPIC_BYTES 0x1000ull
 #define PLATFORM_HPET_BASE 0xfed00000ull
@@ -57,6 +60,7 @@
 #define PLATFORM_IRQ_MOUSE 12
 #define PLATFORM_TIMER_GSI 2	  /* IRQ 0 arrives at this pin of the I/O APIC (MADT override) */
 #define PLATFORM_PCI_GSI_FIRST 16 /* INTA..INTD of slot s: pin 16 + (s + pin) % 4 */
+#define PLATFORM_VIRTIO_MMIO_GSI_FIRST 20 /* the n-th device: pin 20 + n % 4 */
 #define PLATFORM_IOAPIC_PINS 24
 
 /* I/O APIC id: above every local APIC's. */

@@ -27,7 +27,8 @@ struct world {
 
 static void open_world(struct world *w, unsigned vcpu_count)
 {
-	*w = (struct world){.config = {.vcpu_count = vcpu_count, .has_acpi = true}};
+	*w = (struct world){
+		.config = {.vcpu_count = vcpu_count, .has_acpi = true, .virtio_mmio_count = 2}};
 	assert_int_equal(memory_create(&w->memory, 2 << 20, &w->error), 0);
 	w->load = (struct boot_load){.config = &w->config, .memory = w->memory, .error = &w->error};
 }
@@ -108,6 +109,7 @@ static void test_fixed_tables(void **unused)
 	const uint8_t *dsdt = at(&w, read_le(fadt + 140, 8), 36);
 	assert_memory_equal(dsdt, "DSDT", 4);
 	assert_int_equal(firmware_checksum(dsdt, read_le(dsdt + 4, 4)), 0);
+	assert_non_null(memmem(dsdt, read_le(dsdt + 4, 4), "LNRO0005", 8));
 	const uint8_t *mcfg = find_table(&w, "MCFG");
 	assert_int_equal(read_le(mcfg + 44, 8), PLATFORM_ECAM_BASE);
 	assert_int_equal(mcfg[55], 255);
