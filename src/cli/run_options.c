@@ -62,6 +62,21 @@ static int set_serial(void *target, const char *value, struct error *e)
 	return 0;
 }
 
+static int add_device(struct run_options *o, struct vm_device d, struct error *e)
+{
+	if (o->vm.device_count == VM_DEVICES_MAX)
+		return error_set(e, -EINVAL, "the machine has room for %d devices", VM_DEVICES_MAX);
+	o->vm.devices[o->vm.device_count++] = d;
+	return 0;
+}
+
+static int set_device(void *target, const char *value, struct error *e)
+{
+	const char *comma = strchr(value, ',');
+	struct vm_device d = {.kind = value, .text = comma ? comma + 1 : ""};
+	return add_device(target, d, e);
+}
+
 static int set_format(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
@@ -190,6 +205,9 @@ static const struct option_row rows[] = {
 	 "stdio, file:PATH, pty, unix:PATH[,server], null; once for COM1, again for COM2 "
 	 "[stdio, null]",
 	 NULL, OPTION_CUSTOM, .set = set_serial},
+	{"device", "-device", "KIND[,KEY=VALUE]...",
+	 "add a device, on PCI or with transport=mmio: the list is below", NULL, OPTION_CUSTOM,
+	 .set = set_device},
 	{"nographic", "-nographic", NULL, "there is no other way; accepted for QEMU's sake", NULL,
 	 OPTION_CUSTOM, .set = set_nographic},
 
@@ -322,6 +340,7 @@ static int check_snapshots(const struct run_options *o, struct error *e)
 		{"kernel-format", o->vm.kernel_format != BOOT_FORMAT_AUTO},
 		{"memory", o->has_memory},
 		{"cpus", o->has_cpus},
+		{"device", o->vm.device_count},
 		{"kvmclock", !o->vm.kvm_leaves},
 		{"rtc", o->vm.has_wall_start},
 	};
@@ -409,5 +428,9 @@ void run_options_help(FILE *f)
 {
 	fputs(head, f);
 	options_print(f, rows, ARRAY_COUNT(rows));
+	fputs("\nDevices (--device):\n", f);
+	const char *argument, *text, *kind;
+	for (size_t i = 0; (kind = vm_device_kind(i, &argument, &text)); i++)
+		fprintf(f, "  %s%s\n      %s\n", kind, argument, text);
 	fputs(foot, f);
 }

@@ -64,6 +64,8 @@ struct snapshot_machine {
 	const char *kernel, *append; /* kernel: NULL if there was none */
 	const char *initrds[VM_INITRD_MAX];
 	unsigned initrd_count;
+	struct vm_device devices[VM_DEVICES_MAX];
+	unsigned device_count;
 	enum boot_format kernel_format;
 	const char *base_file, *base_id; /* both or none */
 };

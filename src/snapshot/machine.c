@@ -56,6 +56,16 @@ static json_t *kernel_json(const struct vm_config *c)
 			 boot_format_name(c->kernel_format));
 }
 
+static json_t *devices_json(const struct vm *vm)
+{
+	json_t *devices = json_array();
+	for (unsigned i = 0; i < vm_device_count(vm); i++) {
+		const char *text, *kind = vm_device(vm, i, &text);
+		json_array_append_new(devices, json_pack("{s:s, s:s}", "kind", kind, "text", text));
+	}
+	return devices;
+}
+
 int snapshot_machine_write(struct vm *vm, const struct snapshot *base, char **text, struct error *e)
 {
 	const struct vm_config *c = vm_config(vm);
@@ -70,6 +80,8 @@ int snapshot_machine_write(struct vm *vm, const struct snapshot *base, char **te
 	bool is_good = root != NULL;
 	if (is_good && c->kernel)
 		is_good = !json_object_set_new(root, "kernel", kernel_json(c));
+	if (is_good && vm_device_count(vm))
+		is_good = !json_object_set_new(root, "devices", devices_json(vm));
 	if (is_good && base)
 		is_good = !json_object_set_new(
 			root, "base",
@@ -151,19 +163,37 @@ static int read_kernel(struct snapshot_machine *m, json_t *from, struct error *e
 	return boot_format_parse(format, &m->kernel_format, e);
 }
 
+static int read_devices(struct snapshot_machine *m, json_t *from, struct error *e)
+{
+	json_t *device;
+	size_t i;
+	json_error_t je;
+	if (!json_is_array(from) || json_array_size(from) > VM_DEVICES_MAX)
+		return error_set(e, -EINVAL, "the description of the machine: devices is no list");
+	json_array_foreach(from, i, device)
+	{
+		struct vm_device *d = &m->devices[m->device_count];
+		if (json_unpack_ex(device, &je, JSON_STRICT, "{s:s, s:s}", "kind", &d->kind, "text",
+				   &d->text))
+			return unpack_error(e, &je);
+		m->device_count++;
+	}
+	return 0;
+}
+
 static int read_machine(struct snapshot_machine *m, json_t *root, struct error *e)
 {
 	const char *schema, *clock;
 	int version;
 	json_int_t memory_bytes, vcpus, instructions, guest_ns, seed;
-	json_t *cpu, *kernel = NULL, *base = NULL;
+	json_t *cpu, *kernel = NULL, *base = NULL, *devices = NULL;
 	json_error_t je;
 	if (json_unpack_ex(root, &je, JSON_STRICT,
-			   "{s:s, s:i, s:I, s:I, s:o, s:I, s:I, s:s, s:I, s?o, s?o}", "schema",
+			   "{s:s, s:i, s:I, s:I, s:o, s:I, s:I, s:s, s:I, s?o, s?o, s?o}", "schema",
 			   &schema, "version", &version, "memory_bytes", &memory_bytes, "vcpus",
 			   &vcpus, "cpu", &cpu, "instructions", &instructions, "guest_ns",
 			   &guest_ns, "clock", &clock, "seed", &seed, "kernel", &kernel, "base",
-			   &base))
+			   &base, "devices", &devices))
 		return unpack_error(e, &je);
 	if (strcmp(schema, SCHEMA_NAME) || version != SCHEMA_VERSION)
 		return error_set(e, -EINVAL,
@@ -184,6 +214,8 @@ static int read_machine(struct snapshot_machine *m, json_t *root, struct error *
 				   "id", &m->base_id))
 		return unpack_error(e, &je);
 	int r = read_model(&m->model, cpu, e);
+	if (!r && devices)
+		r = read_devices(m, devices, e);
 	return r || !kernel ? r : read_kernel(m, kernel, e);
 }
 

@@ -263,6 +263,8 @@ void snapshot_configure(struct snapshot *s, struct vm_config *c)
 	c->append = m->append;
 	c->initrd_count = m->initrd_count;
 	memcpy(c->initrd, m->initrds, sizeof(c->initrd));
+	c->device_count = m->device_count;
+	memcpy(c->devices, m->devices, sizeof(c->devices));
 	c->memory_bytes = m->memory_bytes;
 	c->cpu_count = m->vcpu_count;
 	c->kvm_leaves = m->model.kvm_leaves;

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bus/platform.h"
 #include "device/acpi_pm.h"
@@ -26,7 +27,7 @@
 #include "vm/machine.h"
 
 #define UART_LSR_BREAK 0x10u /* BI */
-#define DEVICES_MAX (16 + 2 * VM_CPUS_MAX)
+#define DEVICES_MAX (16 + 2 * VM_CPUS_MAX + 5 * VM_DEVICES_MAX)
 
 /* One serial port and the way back to it from its callbacks. */
 struct port {
@@ -236,6 +237,11 @@ static int make_power(struct vm *vm, struct board *b, struct error *e)
 	return r;
 }
 
+static void add_to(void *opaque, struct device *d)
+{
+	add(opaque, d);
+}
+
 static int make_pci(struct vm *vm, struct board *b, struct error *e)
 {
 	int r = pci_host_init(&b->pci, (struct device_signal){guest_reset, vm}, &vm->bus, e);
@@ -244,7 +250,13 @@ static int make_pci(struct vm *vm, struct board *b, struct error *e)
 	add(b, &b->pci.device);
 	add(b, &b->pci.bridge.device);
 	add(b, &b->pci.isa.device);
-	return pci_host_assign(&b->pci, e);
+	struct device_wires wires = {&b->pci, &b->router, add_to, b};
+	r = devices_create(vm, &wires, e);
+	if (!r)
+		r = pci_host_assign(&b->pci, e);
+	if (!r)
+		devices_connect(vm, &b->router);
+	return r;
 }
 
 static int make_legacy_ports(struct vm *vm, struct board *b, struct error *e)
@@ -273,7 +285,7 @@ static const struct {
 	{"serial ports", make_serial_ports},
 	{"keyboard controller", make_keyboard},
 	{"ACPI power management", make_power},
-	{"PCI host bridge", make_pci},
+	{"PCI and its devices", make_pci},
 	{"legacy ports", make_legacy_ports},
 };
 
@@ -285,7 +297,8 @@ int board_create(struct vm *vm, struct error *e)
 	for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
 		int r = rows[i].make(vm, vm->board, e);
 		if (r) {
-			error_prefix(e, "%s", rows[i].name);
+			if (!e || strncmp(e->text, "--", 2))
+				error_prefix(e, "%s", rows[i].name);
 			return r;
 		}
 	}
@@ -299,6 +312,7 @@ void board_destroy(struct vm *vm)
 		return;
 	for (unsigned i = 0; i < b->device_count; i++)
 		device_fini(b->devices[i]);
+	devices_destroy(vm);
 	free(b->lapics);
 	free(b->kvmclocks);
 	free(b);

@@ -67,6 +67,7 @@ static void put_console(const struct vm *vm, struct state_writer *w)
 int vm_state_hash(struct vm *vm, char text[33], struct error *e)
 {
 	struct state_writer *w;
+	devices_drain(vm);
 	if (state_hasher_create(&w))
 		return error_set(e, -ENOMEM, "out of memory");
 	for (unsigned i = 0; i < vm->config.cpu_count; i++)

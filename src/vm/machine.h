@@ -5,6 +5,7 @@
  *   board.c  the devices and their wires       exit.c   what each exit means; ends
  *   hash.c   the state hash                    region.c marks and traced exits
  *   save.c   state to save, and loaded again   console.c what the guest prints, watched
+ *   devices.c what the configuration adds to the board
  *   scheme.c what the run carries: the primary and its observers
  */
 #pragma once
@@ -19,6 +20,7 @@
 #include "paging/adaptive_policy.h"
 #include "paging/mmu.h"
 #include "vm/console.h"
+#include "vm/devices.h"
 #include "vm/poller.h"
 #include "vm/serial.h"
 #include "vm/vm.h"
@@ -26,6 +28,7 @@
 #define VM_OBSERVERS_MAX 4
 
 struct board;
+struct devices;
 
 /* The run loop's view of one vcpu. */
 struct vcpu_turn {
@@ -76,6 +79,7 @@ struct vm {
 		*ledgers; /* simulation by simulation: config.cpu_count for the primary first */
 	struct vcpu_turn *turns;
 	struct board *board;
+	struct devices *devices;
 	struct serial *serials[VM_SERIAL_MAX];
 	struct console console;
 

@@ -18,6 +18,9 @@
 /* Shorter with several vcpus: it bounds how late one sees another's interrupt or memory write. */
 #define QUANTUM_SMP 10000u
 #define QUANTUM_REAL_NS 1000000u
+#define QUANTUM_BUSY_NS                                                          \
+	100000u /* while a device works: what it finishes is taken between turns \
+		 */
 #define POLL_EVERY_NS 5000000u
 /* A guest that sleeps for years need not make us compute with the sum. */
 #define SLEEP_MAX_NS 3600000000000ull
@@ -152,7 +155,8 @@ static bool turn_real(struct vm *vm)
 	bool is_awake = false;
 	for (unsigned i = 0; i < vm->config.cpu_count; i++) {
 		uint64_t now = clock_now(&vm->clock);
-		uint64_t end = now + clock_cycles_from_ns(&vm->clock, QUANTUM_REAL_NS);
+		uint64_t ns = devices_are_busy(vm) ? QUANTUM_BUSY_NS : QUANTUM_REAL_NS;
+		uint64_t end = now + clock_cycles_from_ns(&vm->clock, ns);
 		uint64_t deadline = clock_next_deadline(&vm->clock);
 		if (deadline < end)
 			end = deadline > now ? deadline : now + 1;
@@ -262,6 +266,7 @@ static void go(struct vm *vm)
 		idle(vm);
 	clock_now(&vm->clock);
 	clock_run_due(&vm->clock);
+	devices_poll(vm);
 }
 
 static void call_pending(struct vm *vm)

@@ -50,6 +50,7 @@ void vm_save(struct vm *vm, struct state_writer *w)
 {
 	char name[32];
 	board_pump(vm);
+	devices_drain(vm);
 	struct saved_machine machine = {
 		.now_cycles = clock_now(&vm->clock),
 		.wall_start_s = vm->clock.wall_start_s,

@@ -158,6 +158,8 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 		return error_set(e, -EINVAL, "--serial: both ports would go to '%s'", c->serial[0]);
 	int r = check_memory(c, e);
 	if (!r)
+		r = devices_check(c, e);
+	if (!r)
 		r = check_paging(c, e);
 	if (!r)
 		r = check_profile(c, e);
@@ -281,6 +283,7 @@ int vm_power_on(struct vm *vm, struct error *e)
 		.command_line = vm->config.append ? vm->config.append : VM_DEFAULT_APPEND,
 		.format = vm->config.kernel_format,
 		.vcpu_count = n,
+		.virtio_mmio_count = devices_mmio_count(vm),
 		.has_acpi = true,
 		.has_mp_table = true,
 	};

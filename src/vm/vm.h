@@ -53,6 +53,14 @@ struct vm_saved {
 	void *opaque;
 };
 
+/* A device beside those that every machine has: see vm_device_kind(). */
+struct vm_device {
+	const char *kind;   /* up to a comma */
+	const char *text;   /* its own options, "" for none */
+	const char *option; /* the command-line option for messages; NULL: --device */
+};
+#define VM_DEVICES_MAX 24
+
 /* Everything that can be chosen about a machine. Strings are borrowed until vm_destroy().
  * vm_config_defaults() first. */
 struct vm_config {
@@ -87,6 +95,8 @@ struct vm_config {
 	uint64_t wall_start_s;		   /* what the RTC shows at power-on, if has_wall_start */
 	const char *serial[VM_SERIAL_MAX]; /* COM1, COM2: a backend's specification, see
 					      vm/serial.h; NULL: null */
+	struct vm_device devices[VM_DEVICES_MAX];
+	unsigned device_count;
 	bool no_reboot;
 	bool ignore_panic;	   /* do not end at a Linux panic's last line */
 	uint64_t max_instructions; /* over all vcpus; 0: no limit */
@@ -107,6 +117,9 @@ void vm_config_defaults(struct vm_config *c);
 /* Checks what can be checked without building: ranges and combinations. The message names the
  * option. */
 int vm_config_check(const struct vm_config *c, struct error *e);
+
+/* The kinds of devices, NULL after the last; what may follow the kind, and one sentence. */
+const char *vm_device_kind(size_t i, const char **argument, const char **text);
 
 /* The engines, NULL after the last. *text (may be NULL) gets one sentence. */
 const char *vm_engine_name(size_t i, const char **text);
@@ -206,6 +219,9 @@ struct clock *vm_clock(struct vm *vm);
 struct poller *vm_poller(struct vm *vm);
 struct serial *vm_serial(struct vm *vm, unsigned i);
 const struct profile *vm_profile(const struct vm *vm);
+/* The devices of the configuration: the kind, and a text that makes the same device again. */
+unsigned vm_device_count(const struct vm *vm);
+const char *vm_device(const struct vm *vm, unsigned i, const char **text);
 /* Instructions retired, over all vcpus. */
 uint64_t vm_instructions(const struct vm *vm);
 /* The same since the machine first booted, if it was saved and goes on here. */

@@ -1,0 +1,232 @@
+#include "vm/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device/irq_router.h"
+#include "virtio/mmio.h"
+#include "virtio/pci.h"
+#include "vm/machine.h"
+
+#define FIRST_SLOT 1u
+#define FIRST_SOURCE 2u /* of a shared line; 0 and 1 have owners */
+
+struct slot {
+	struct virtio_device *virtio;
+	const struct virtio_row *row;
+	struct virtio_pci pci; /* one of the two */
+	struct virtio_mmio mmio;
+};
+
+struct devices {
+	struct virtio_host host;
+	struct slot slots[VM_DEVICES_MAX];
+	unsigned count, pci_count, mmio_count;
+};
+
+/* ---- what devices may ask for ---- */
+
+static int watch(void *opaque, int fd, void (*ready)(void *device, int fd), void *device)
+{
+	struct vm *vm = opaque;
+	return poller_add(vm->poller, fd, (struct poller_watch){ready, device});
+}
+
+static void set_waker(void *opaque, int fd, bool is_waker)
+{
+	struct vm *vm = opaque;
+	poller_set_waker(vm->poller, fd, is_waker);
+}
+
+static void unwatch(void *opaque, int fd)
+{
+	struct vm *vm = opaque;
+	poller_remove(vm->poller, fd);
+}
+
+/* ---- making ---- */
+
+static const struct virtio_row *find(const struct vm_device *d, struct error *e)
+{
+	size_t length = strcspn(d->kind, ",");
+	const struct virtio_row *row = virtio_find(d->kind, length);
+	if (row)
+		return row;
+	char names[200] = "";
+	for (size_t i = 0; virtio_row(i); i++) {
+		size_t used = strlen(names);
+		if (used + strlen(virtio_row(i)->name) + 3 < sizeof(names)) {
+			strcpy(names + used, used ? ", " : "");
+			strcat(names, virtio_row(i)->name);
+		}
+	}
+	error_set(e, -EINVAL, "--device: there is no '%.*s'; there are %s", (int)length, d->kind,
+		  names);
+	return NULL;
+}
+
+/* Messages begin with the option that people wrote. */
+static int prefix(const struct vm_device *d, const struct virtio_row *row, struct error *e)
+{
+	if (d->option)
+		return error_prefix(e, "--%s", d->option);
+	return error_prefix(e, "--device %s", row->name);
+}
+
+int devices_check(const struct vm_config *c, struct error *e)
+{
+	for (unsigned i = 0; i < c->device_count; i++) {
+		const struct virtio_row *row = find(&c->devices[i], e);
+		if (!row)
+			return -EINVAL;
+		if (row->check(c->devices[i].text, e))
+			return prefix(&c->devices[i], row, e);
+	}
+	return 0;
+}
+
+static void list(const struct slot *s, const struct device_wires *wires)
+{
+	struct virtio_device *v = s->virtio;
+	wires->add(wires->opaque, &v->device);
+	if (v->own_bytes)
+		wires->add(wires->opaque, &v->own);
+}
+
+static int put_on_pci(struct slot *s, struct devices *all, const struct device_wires *wires,
+		      struct error *e)
+{
+	int r = virtio_pci_init(&s->pci, s->virtio, all->count, wires->pci,
+				FIRST_SLOT + all->pci_count, e);
+	if (r)
+		return r;
+	all->pci_count++;
+	list(s, wires);
+	wires->add(wires->opaque, (struct device *)&s->pci.pci);
+	wires->add(wires->opaque, &s->pci.msix.device);
+	wires->add(wires->opaque, &s->pci.device);
+	return 0;
+}
+
+static int put_on_mmio(struct slot *s, struct devices *all, const struct device_wires *wires,
+		       struct error *e)
+{
+	unsigned place = all->mmio_count;
+	if (place == PLATFORM_VIRTIO_MMIO_MAX)
+		return error_set(e, -ENOSPC, "transport=mmio: at most %u devices",
+				 PLATFORM_VIRTIO_MMIO_MAX);
+	struct irq_line line = irq_router_line(
+		wires->router, PLATFORM_VIRTIO_MMIO_GSI_FIRST + place % 4, FIRST_SOURCE + place);
+	int r = virtio_mmio_init(&s->mmio, s->virtio, all->count, place, line, wires->pci->bus, e);
+	if (r)
+		return r;
+	all->mmio_count++;
+	list(s, wires);
+	wires->add(wires->opaque, &s->mmio.device);
+	return 0;
+}
+
+static int make(struct vm *vm, const struct vm_device *d, const struct device_wires *wires,
+		struct error *e)
+{
+	struct devices *all = vm->devices;
+	struct slot *s = &all->slots[all->count];
+	s->row = find(d, e);
+	if (!s->row)
+		return -EINVAL;
+	int r = s->row->create(&s->virtio, d->text, &all->host, e);
+	if (r)
+		return prefix(d, s->row, e);
+	r = s->virtio->transport == VIRTIO_PCI ? put_on_pci(s, all, wires, e)
+					       : put_on_mmio(s, all, wires, e);
+	all->count++; /* also a half-made one, so that it is ended */
+	return r ? prefix(d, s->row, e) : 0;
+}
+
+int devices_create(struct vm *vm, const struct device_wires *wires, struct error *e)
+{
+	struct devices *all = vm->devices = calloc(1, sizeof(*vm->devices));
+	if (!all)
+		return error_set(e, -ENOMEM, "out of memory");
+	all->host = (struct virtio_host){.memory = vm->memory,
+					 .clock = &vm->clock,
+					 .seed = vm->config.seed,
+					 .watch = watch,
+					 .set_waker = set_waker,
+					 .unwatch = unwatch,
+					 .opaque = vm};
+	for (unsigned i = 0; i < vm->config.device_count; i++) {
+		int r = make(vm, &vm->config.devices[i], wires, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+void devices_connect(struct vm *vm, struct irq_router *router)
+{
+	for (unsigned i = 0; i < vm->devices->count; i++) {
+		struct slot *s = &vm->devices->slots[i];
+		if (s->virtio->transport == VIRTIO_PCI)
+			s->pci.line = irq_router_line(router, pci_device_gsi(&s->pci.pci),
+						      FIRST_SOURCE + (s->pci.pci.devfn >> 3));
+	}
+}
+
+void devices_destroy(struct vm *vm)
+{
+	for (unsigned i = 0; vm->devices && i < vm->devices->count; i++)
+		virtio_destroy(vm->devices->slots[i].virtio);
+	free(vm->devices);
+	vm->devices = NULL;
+}
+
+/* ---- running ---- */
+
+unsigned devices_mmio_count(const struct vm *vm)
+{
+	return vm->devices->mmio_count;
+}
+
+void devices_drain(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->devices->count; i++)
+		virtio_drain(vm->devices->slots[i].virtio);
+}
+
+void devices_poll(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->devices->count; i++)
+		virtio_poll(vm->devices->slots[i].virtio);
+}
+
+bool devices_are_busy(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->devices->count; i++)
+		if (vm->devices->slots[i].virtio->in_flight)
+			return true;
+	return false;
+}
+
+unsigned vm_device_count(const struct vm *vm)
+{
+	return vm->devices->count;
+}
+
+const char *vm_device(const struct vm *vm, unsigned i, const char **text)
+{
+	const struct slot *s = &vm->devices->slots[i];
+	*text = s->virtio->text;
+	return s->row->name;
+}
+
+const char *vm_device_kind(size_t i, const char **argument, const char **text)
+{
+	const struct virtio_row *row = virtio_row(i);
+	if (!row)
+		return NULL;
+	*argument = row->argument;
+	*text = row->text;
+	return row->name;
+}
