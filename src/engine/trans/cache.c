@@ -68,7 +68,7 @@ bool cache_has_room(const struct trans *trans)
 {
 	return trans->code_used + TRANS_BLOCK_CODE_MAX <= TRANS_CODE_BYTES &&
 	       trans->records_used + sizeof(struct translation) <= TRANS_RECORD_BYTES &&
-	       trans->site_count + 4 * BLOCK_INSNS_MAX <= TRANS_SITES_MAX;
+	       trans->site_count + 8 * BLOCK_INSNS_MAX <= TRANS_SITES_MAX;
 }
 
 /* Runs `act` on every space of every vcpu. */

@@ -7,11 +7,6 @@
  */
 #include "engine/trans/translate_private.h"
 
-static struct host_memory at_t0(size_t offset)
-{
-	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
-}
-
 static bool is_kernel(const struct work *w)
 {
 	return w->x->mode != MMU_USER;

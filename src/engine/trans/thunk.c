@@ -39,15 +39,10 @@ static void emit_load_guest(struct emitter *e)
 		emit_load(e, host, state_gpr(guest));
 }
 
-static struct host_memory state_at(size_t offset)
-{
-	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
-}
-
 /* vmovdqu or movdqu between a vector register and the state; opcode 6F loads, 7F stores. */
 static void emit_vector(struct emitter *e, unsigned opcode, unsigned reg, bool has_avx)
 {
-	struct host_memory m = state_at(offsetof(struct vcpu_state, fpu.ymm) + 32 * reg);
+	struct host_memory m = at_t0(offsetof(struct vcpu_state, fpu.ymm) + 32 * reg);
 	if (!has_avx) {
 		emit_rm(e, EMIT_F3 | EMIT_0F, opcode, reg, m);
 		return;
@@ -78,7 +73,7 @@ static void emit_put_vectors(struct trans *trans, struct emitter *e)
 	emit_byte(e, 0);
 	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
 	emit_vectors(trans, e, 0x7f);
-	emit_mxcsr(e, 3, state_at(offsetof(struct vcpu_state, fpu.mxcsr)));
+	emit_mxcsr(e, 3, at_t0(offsetof(struct vcpu_state, fpu.mxcsr)));
 	emit_mxcsr(e, 2, FRAME(c_mxcsr));
 	if (trans->has_avx) {
 		emit_byte(e, 0xc5); /* vzeroupper */
@@ -94,7 +89,7 @@ static void emit_take_vectors(struct trans *trans, struct emitter *e)
 	emit_byte(e, 0);
 	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
 	emit_vectors(trans, e, 0x6f);
-	emit_mxcsr(e, 2, state_at(offsetof(struct vcpu_state, fpu.mxcsr)));
+	emit_mxcsr(e, 2, at_t0(offsetof(struct vcpu_state, fpu.mxcsr)));
 	emit_patch(skip, e->at);
 }
 

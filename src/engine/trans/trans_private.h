@@ -136,7 +136,7 @@ struct trans {
 };
 
 /* The longest code of one guest instruction, slow paths included, and of a block. */
-#define TRANS_INSN_CODE_MAX 400u
+#define TRANS_INSN_CODE_MAX 440u
 #define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
 #ifdef GNOMON_HARD /* the longest block, the thunks and one page */
 #define TRANS_CODE_BYTES align_up(TRANS_BLOCK_CODE_MAX + 2 * PAGE_SIZE_BYTES, PAGE_SIZE_BYTES)
@@ -210,4 +210,10 @@ static inline struct host_memory frame_slot(size_t offset)
 {
 	return (struct host_memory){.base = GPR_RSP, .index = NO_INDEX, .disp = (int32_t)offset};
 }
+/* A member of what T0 points to. */
+static inline struct host_memory at_t0(size_t offset)
+{
+	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
+}
+
 #define FRAME(member) frame_slot(offsetof(struct frame, member))

@@ -69,8 +69,8 @@ static void end_slow(struct work *w)
 
 static void translate_one(struct work *w)
 {
-	if (!w->g->is_decoded ||
-	    !(is_nothing(w->g) || translate_stack(w) || translate_system(w) || translate_copied(w)))
+	if (!w->g->is_decoded || !(is_nothing(w->g) || translate_stack(w) || translate_system(w) ||
+				   translate_string(w) || translate_copied(w)))
 		emit_interpreted(w);
 	end_slow(w);
 }

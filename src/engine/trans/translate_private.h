@@ -32,7 +32,8 @@ struct guest_address {
 
 enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS, SLOW_X87, SLOW_INTERPRET };
 
-/* Code that is written behind the block. */
+/* Code that is written behind the block; so much for one instruction. */
+#define SLOW_OF_INSN_MAX 6
 struct slow {
 	enum slow_kind kind;
 	uint8_t *patch; /* the displacement that leads here */
@@ -43,7 +44,7 @@ struct slow {
 	uint64_t rip;		/* SLOW_JUMP */
 };
 
-#define SLOW_MAX (3 * BLOCK_INSNS_MAX + 8)
+#define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 8)
 
 struct work {
 	struct trans *trans;
@@ -117,6 +118,10 @@ bool is_quiet(const struct guest_insn *g);
 bool is_vector(const struct guest_insn *g);
 /* 0..15, 16..19 for AH..BH, or -1. */
 int general_register(ZydisRegister r);
+
+/* ---- string.c ---- */
+
+bool translate_string(struct work *w);
 
 /* ---- stack.c ---- */
 

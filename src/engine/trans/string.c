@@ -1,0 +1,122 @@
+/*
+ * MOVS and STOS, with and without REP: the host's own instruction, on host addresses.
+ *
+ * That is right where all that the instruction touches lies in one page at each end and is plain
+ * RAM: then two places are the same byte to the guest exactly if they are to the host, so that
+ * overlapping copies repeat what they should. Everything else (a longer run, one that goes
+ * backwards) is the interpreter's, which goes page by page and takes its turns with interrupts.
+ */
+#include "engine/trans/translate_private.h"
+
+/* More iterations than fit into a page never stay in one. */
+#define COUNT_MAX (uint32_t) PAGE_SIZE_BYTES
+
+/* Of bytes; the next one is the larger sizes'. */
+#define OPCODE_MOVS 0xa4u
+#define OPCODE_STOS 0xaau
+
+/* Has it REP, and none of the prefixes that make it another instruction? */
+static bool is_known(const struct guest_insn *g, bool *is_rep)
+{
+	*is_rep = false;
+	if (g->d.meta.category != ZYDIS_CATEGORY_STRINGOP || g->d.address_width != 64)
+		return false;
+	for (unsigned k = 0; k < g->d.raw.prefix_count; k++) {
+		*is_rep |= g->bytes[k] == 0xf3;
+		if (g->bytes[k] == 0xf2)
+			return false;
+	}
+	return true;
+}
+
+/* T0 = the host address of the operand, all `count` in RCX of it. */
+static void emit_end(struct work *w, const struct guest_address *a, unsigned size_bytes,
+		     bool is_write, bool is_rep)
+{
+	struct emitter *e = &w->e;
+	access_emit(w, a, size_bytes, is_write);
+	emit_lea(e, HOST_T0, AT_OPERAND);
+	if (!is_rep)
+		return;
+	emit_lea(e, HOST_T1,
+		 (struct host_memory){.base = HOST_T1,
+				      .index = GPR_RCX,
+				      .shift = (uint8_t)__builtin_ctz(size_bytes)});
+	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1); /* cmp */
+	emit_word(e, PAGE_SIZE_BYTES);
+	add_rare(w, CONDITION_A);
+}
+
+static void emit_string(struct emitter *e, unsigned opcode, unsigned size_bytes, bool is_rep)
+{
+	if (is_rep)
+		emit_byte(e, 0xf3);
+	emit_opcode(e,
+		    size_bytes == 8   ? EMIT_W
+		    : size_bytes == 2 ? EMIT_66
+				      : 0,
+		    size_bytes == 1 ? opcode : opcode | 1, 0, false);
+}
+
+/* Lets the guest's pointer be the host's, which is in `host`, and `host` the way back. */
+static void emit_lend(struct emitter *e, unsigned pointer, unsigned host)
+{
+	emit_rr(e, EMIT_W, 0x29, pointer, host); /* sub */
+	emit_rr(e, EMIT_W, 0x01, host, pointer); /* add */
+}
+
+static void emit_give_back(struct emitter *e, unsigned pointer, unsigned host)
+{
+	emit_rr(e, EMIT_W, 0x29, host, pointer); /* sub */
+}
+
+/* Leaves the common way if it is a long run or a backward one; returns the way around all of it. */
+static uint8_t *emit_checks(struct work *w, bool is_rep)
+{
+	struct emitter *e = &w->e;
+	uint8_t *nothing = NULL;
+	flags_to_frame(w);
+	flags_lost(w);
+	if (is_rep) {
+		emit_rr(e, EMIT_W, 0x85, GPR_RCX, GPR_RCX); /* test */
+		nothing = emit_jcc_forward(e, CONDITION_E);
+		emit_rr(e, EMIT_W, 0x81, 7, GPR_RCX); /* cmp */
+		emit_word(e, COUNT_MAX);
+		add_rare(w, CONDITION_A);
+	}
+	emit_load(e, HOST_T0, FRAME(state));
+	emit_rm(e, 0, 0xf7, 0, at_t0(offsetof(struct vcpu_state, rflags))); /* test dword */
+	emit_word(e, FLAG_DF);
+	add_rare(w, CONDITION_NE);
+	return nothing;
+}
+
+bool translate_string(struct work *w)
+{
+	const ZydisDecodedOperand *to = &w->g->operands[0], *from = &w->g->operands[1];
+	struct emitter *e = &w->e;
+	struct guest_address source, destination;
+	unsigned size_bytes = to->size / 8, opcode = w->g->d.opcode & 0xfe;
+	bool is_rep, is_movs = opcode == OPCODE_MOVS;
+	if (!is_known(w->g, &is_rep) || (!is_movs && opcode != OPCODE_STOS) ||
+	    !address_of(w->g, to, &destination) || (is_movs && !address_of(w->g, from, &source)))
+		return false;
+	uint8_t *nothing = emit_checks(w, is_rep);
+	if (is_movs) {
+		emit_end(w, &source, size_bytes, false, is_rep);
+		emit_store(e, FRAME(value), HOST_T0);
+	}
+	emit_end(w, &destination, size_bytes, true, is_rep);
+	emit_lend(e, GPR_RDI, HOST_T0);
+	if (is_movs) {
+		emit_load(e, HOST_T1, FRAME(value));
+		emit_lend(e, GPR_RSI, HOST_T1);
+	}
+	emit_string(e, opcode, size_bytes, is_rep);
+	emit_give_back(e, GPR_RDI, HOST_T0);
+	if (is_movs)
+		emit_give_back(e, GPR_RSI, HOST_T1);
+	if (is_rep)
+		emit_patch(nothing, e->at);
+	return true;
+}
