@@ -23,7 +23,7 @@
 #define SPACE_TLB_BITS 1
 #define SPACE_JUMP_BITS 1
 #else
-#define SPACE_TLB_BITS 12
+#define SPACE_TLB_BITS 14
 #define SPACE_JUMP_BITS 14
 #endif
 #define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
