@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/nearest.h"
+#include "base/nearest.h"
 
 const struct command cli_commands[] = {
 	{"run", cmd_run, "boot a guest, and print what its virtualization costs"},

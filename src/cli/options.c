@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/nearest.h"
+#include "base/nearest.h"
 
 #define TEXT_COLUMN 28
 
