@@ -245,6 +245,10 @@ void monitor_execute(struct monitor *m, const char *line)
 	line += strspn(line, " \t");
 	if (!*line)
 		return;
+	if (strlen(line) >= MONITOR_LINE_BYTES) {
+		monitor_print(m, "a line has at most %d characters\n", MONITOR_LINE_BYTES - 1);
+		return;
+	}
 	size_t length = strcspn(line, " /\t");
 	const struct monitor_command *found = NULL;
 	unsigned matches = 0;

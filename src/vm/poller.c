@@ -12,6 +12,7 @@ struct entry {
 	struct poller_watch watch;
 	bool is_off;
 	bool is_waker;
+	bool is_output; /* room to write is waited for, not input */
 };
 
 struct poller {
@@ -67,6 +68,13 @@ void poller_enable(struct poller *p, int fd, bool on)
 		entry->is_off = !on;
 }
 
+void poller_set_output(struct poller *p, int fd, bool is_output)
+{
+	struct entry *entry = fd < 0 ? NULL : find(p, fd);
+	if (entry)
+		entry->is_output = is_output;
+}
+
 void poller_set_waker(struct poller *p, int fd, bool is_waker)
 {
 	struct entry *entry = fd < 0 ? NULL : find(p, fd);
@@ -89,7 +97,8 @@ unsigned poller_wait(struct poller *p, uint64_t timeout_ns)
 	for (unsigned i = 0; i < WATCHES_MAX; i++) {
 		const struct entry *entry = &p->entries[i];
 		if (entry->fd >= 0 && !entry->is_off)
-			fds[count++] = (struct pollfd){.fd = entry->fd, .events = POLLIN};
+			fds[count++] = (struct pollfd){
+				.fd = entry->fd, .events = entry->is_output ? POLLOUT : POLLIN};
 	}
 	struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
 				   .tv_nsec = (long)(timeout_ns % 1000000000u)};

@@ -12,7 +12,7 @@
 struct poller;
 
 struct poller_watch {
-	/* `fd` is readable, at its end or broken. */
+	/* `fd` is readable, at its end or broken; with poller_set_output() it can be written. */
 	void (*ready)(void *opaque, int fd);
 	void *opaque; /* borrowed */
 };
@@ -26,6 +26,9 @@ int poller_add(struct poller *p, int fd, struct poller_watch watch);
 void poller_remove(struct poller *p, int fd);
 /* A watch that is present but not asked about while off (nobody can take its input now). */
 void poller_enable(struct poller *p, int fd, bool on);
+/* Wait until the file can be written instead of until it can be read: who has an answer to get rid
+ * of takes no further question. */
+void poller_set_output(struct poller *p, int fd, bool is_output);
 /* Watches from which guest input may come are wakers; without one an idle guest never wakes. */
 void poller_set_waker(struct poller *p, int fd, bool is_waker);
 bool poller_has_waker(const struct poller *p);
