@@ -78,10 +78,11 @@ static void acpi_pm_fire(void *opaque, uint64_t deadline_cycles)
 	update(a);
 }
 
-void acpi_pm_press_power_button(struct acpi_pm *a)
+bool acpi_pm_press_power_button(struct acpi_pm *a)
 {
 	a->state.status |= PM1_POWER_BUTTON;
 	update(a);
+	return a->state.enable & PM1_POWER_BUTTON;
 }
 
 static uint8_t read_byte(struct acpi_pm *a, unsigned offset)

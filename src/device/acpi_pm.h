@@ -28,5 +28,6 @@ struct acpi_pm {
 int acpi_pm_init(struct acpi_pm *a, struct clock *clock, unsigned timer_bits, struct irq_line sci,
 		 struct device_signal power_off, struct bus *bus, struct error *e);
 
-/* Somebody presses the power button: the guest is asked to shut down. */
-void acpi_pm_press_power_button(struct acpi_pm *a);
+/* Somebody presses the power button: the guest is asked to shut down. False if it has not enabled
+ * the event; the status bit waits for it. */
+bool acpi_pm_press_power_button(struct acpi_pm *a);

@@ -34,6 +34,11 @@ static void take_controls(struct mmu *mmu)
 	walk_permit_init(p->permit, p->entry->is_wp_forced ? s->cr0 | CR0_WP : s->cr0, s->cr4);
 }
 
+const char *mmu_present_strategy(const struct mmu *mmu)
+{
+	return mmu->private->entry->name;
+}
+
 void mmu_use_entry(struct mmu *mmu, const struct strategy_entry *entry)
 {
 	mmu->private->entry = entry;

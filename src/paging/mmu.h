@@ -194,6 +194,9 @@ void mmu_destroy(struct mmu *mmu);
 const char *mmu_strategy_name(size_t i, const char **text);
 /* False for `native`: nothing is virtualised and no exits are charged. */
 bool mmu_is_virtualized(const struct mmu *mmu);
+/* The name of the strategy that serves the guest at present; another than the configured one under
+ * `adaptive`, which moves between two. */
+const char *mmu_present_strategy(const struct mmu *mmu);
 
 /*
  * Observers: other strategies that ride along on `mmu`, the primary. Each sees every access and

@@ -327,9 +327,9 @@ void board_reset(struct vm *vm)
 	lapic_set_virtual_wire(&b->lapics[0]);
 }
 
-void board_power_button(struct vm *vm)
+bool board_power_button(struct vm *vm)
 {
-	acpi_pm_press_power_button(&vm->board->acpi_pm);
+	return acpi_pm_press_power_button(&vm->board->acpi_pm);
 }
 
 void board_save(const struct vm *vm, struct state_writer *w)

@@ -168,7 +168,7 @@ void vm_trace_stop(struct vm *vm);
 int board_create(struct vm *vm, struct error *e);
 void board_destroy(struct vm *vm);
 void board_reset(struct vm *vm);
-void board_power_button(struct vm *vm);
+bool board_power_button(struct vm *vm);
 void board_save(const struct vm *vm, struct state_writer *w);
 int board_load(struct vm *vm, struct state_reader *r, struct error *e);
 /* Serial ports take input from their backends from now on. */

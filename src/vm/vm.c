@@ -370,9 +370,9 @@ void vm_destroy(struct vm *vm)
 
 /* ---- from outside the guest ---- */
 
-void vm_power_button(struct vm *vm)
+bool vm_power_button(struct vm *vm)
 {
-	board_power_button(vm);
+	return board_power_button(vm);
 }
 
 void vm_inject_nmi(struct vm *vm)
@@ -455,6 +455,14 @@ struct mmu *vm_mmu(struct vm *vm, unsigned i)
 const struct ledger *vm_ledger(const struct vm *vm, unsigned i)
 {
 	return &vm->ledgers[i];
+}
+
+bool vm_counts(const struct vm *vm, enum event e)
+{
+	/* Accesses that an engine's own TLB answers pass nobody who counts. */
+	bool is_hidden = event_group(e) == GROUP_TLB || event_group(e) == GROUP_WALK ||
+			 (event_group(e) == GROUP_WORK && e != EVENT_INSTRUCTION);
+	return !is_hidden || !vm->mmus[0]->is_unmodelled;
 }
 
 struct memory *vm_memory(struct vm *vm)

@@ -164,8 +164,9 @@ void vm_run_for(struct vm *vm, uint64_t instructions, struct vm_outcome *outcome
 /* For callers outside the guest: ends the run with this outcome at the next boundary. The first one
  * wins. */
 void vm_end(struct vm *vm, enum vm_end end, uint32_t detail, const char *text);
-/* Presses the power button; guests with ACPI shut down. */
-void vm_power_button(struct vm *vm);
+/* Presses the power button; guests with ACPI shut down. False if the guest does not listen: it has
+ * not enabled the button's event (yet), and will learn of it when it does. */
+bool vm_power_button(struct vm *vm);
 /* Resets every vcpu and device and loads the kernel again, at the next boundary. Not subject to
  * no_reboot. */
 void vm_reset(struct vm *vm);
@@ -213,6 +214,9 @@ unsigned vm_cpu_count(const struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned i);
 struct mmu *vm_mmu(struct vm *vm, unsigned i);
 const struct ledger *vm_ledger(const struct vm *vm, unsigned i);
+/* Does the machine count this event? Otherwise its count in the ledger says nothing: an engine with
+ * a TLB of its own does not know how often the processor's would have missed. */
+bool vm_counts(const struct vm *vm, enum event e);
 struct memory *vm_memory(struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
 struct clock *vm_clock(struct vm *vm);
