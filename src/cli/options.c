@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "base/nearest.h"
+#include "cli/cli.h"
 
 #define TEXT_COLUMN 28
 
@@ -126,6 +126,7 @@ static int store(const struct option_row *row, void *base, const char *value, st
 		break;
 	case OPTION_CHOICE: r = parse_choice(row, value, target, e); break;
 	case OPTION_CUSTOM: r = row->set(base, value, e); break;
+	case OPTION_WORD: *(const char **)target = value; break;
 	}
 	return r;
 }
@@ -149,6 +150,8 @@ static const struct option_row *find(const struct option_row *rows, size_t count
 				     const char *argument, size_t length)
 {
 	for (size_t i = 0; i < count; i++) {
+		if (rows[i].kind == OPTION_WORD)
+			continue;
 		if (length > 2 && argument[1] == '-' && strlen(rows[i].name) == length - 2 &&
 		    !strncmp(rows[i].name, argument + 2, length - 2))
 			return &rows[i];
@@ -160,15 +163,19 @@ static const struct option_row *find(const struct option_row *rows, size_t count
 
 static const char *row_name(const void *opaque, size_t i)
 {
-	return ((const struct option_row *)opaque)[i].name;
+	const struct option_row *row = (const struct option_row *)opaque + i;
+	return row->kind == OPTION_WORD ? NULL : row->name;
 }
 
 static int unknown(const struct option_set *sets, size_t set_count, const char *argument,
 		   size_t length, struct error *e)
 {
-	if (argument[0] != '-' || !argument[1])
+	bool is_word = argument[0] != '-' || !argument[1];
+	if (is_word && find(sets[0].rows, sets[0].count, "--kernel", 8))
 		return error_set(e, -EINVAL, "'%s' is not an option; did you mean '--kernel %s'?",
 				 argument, argument);
+	if (is_word)
+		return error_set(e, -EINVAL, "'%s' is one word too many", argument);
 	char spelling[64];
 	snprintf(spelling, sizeof(spelling), "%.*s", (int)length, argument);
 	for (size_t i = 0; i < ARRAY_COUNT(strangers); i++)
@@ -186,6 +193,21 @@ static int unknown(const struct option_set *sets, size_t set_count, const char *
 	return error_set(e, -EINVAL, "there is no option '%s'", spelling);
 }
 
+/* A word without dashes goes to the first row of words that has none. */
+static bool take_word(const struct option_set *sets, size_t set_count, const char *word)
+{
+	for (size_t n = 0; n < set_count; n++)
+		for (size_t i = 0; i < sets[n].count; i++) {
+			const struct option_row *row = &sets[n].rows[i];
+			const char **target = (const char **)((char *)sets[n].target + row->offset);
+			if (row->kind != OPTION_WORD || *target)
+				continue;
+			*target = word;
+			return true;
+		}
+	return false;
+}
+
 /* Parses argv[*i] and its argument; *i is then at the last word used. */
 static int parse_one(const struct option_set *sets, size_t set_count, int argc, char **argv, int *i,
 		     struct error *e)
@@ -196,6 +218,8 @@ static int parse_one(const struct option_set *sets, size_t set_count, int argc, 
 	size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
 	const struct option_row *row = NULL;
 	void *target = NULL;
+	if (argument[0] != '-' && take_word(sets, set_count, argument))
+		return 0;
 	for (size_t n = 0; n < set_count && !row; n++) {
 		row = find(sets[n].rows, sets[n].count, argument, length);
 		target = sets[n].target;
@@ -237,7 +261,7 @@ int options_parse(const struct option_row *rows, size_t count, void *target, int
 
 static unsigned print_spelling(FILE *f, const struct option_row *row)
 {
-	int n = fprintf(f, "  --%s", row->name);
+	int n = fprintf(f, row->kind == OPTION_WORD ? "  %s" : "  --%s", row->name);
 	if (row->argument && row->argument[0] == '[')
 		n += fprintf(f, "[=%s", row->argument + 1);
 	else if (row->argument)

@@ -18,6 +18,7 @@ enum option_kind {
 	OPTION_COUNT,  /* unsigned in min..max */
 	OPTION_CHOICE, /* int: index into `choices` */
 	OPTION_CUSTOM, /* set() */
+	OPTION_WORD,   /* const char *: a word without dashes; the first row that has none yet */
 };
 
 struct option_row {
