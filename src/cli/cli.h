@@ -17,6 +17,15 @@ int cmd_bench(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 /* `bench papers`: argv[0] is "papers". */
 int cmd_bench_papers(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
+int cmd_powerbutton(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_balloon(int argc, char **argv);
+int cmd_monitor(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 

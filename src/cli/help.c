@@ -13,7 +13,7 @@ static void overview(void)
 	       "%sCommands%s\n",
 	       is_fancy ? "\033[1m" : "", is_fancy ? "\033[0m" : "");
 	for (const struct command *c = cli_commands; c->name; c++)
-		printf("  %-10s%s\n", c->name, c->text);
+		printf("  %-12s%s\n", c->name, c->text);
 	printf("\n%sTry%s\n"
 	       "  gnomon run --kernel /boot/vmlinuz --append \"console=ttyS0\" --report\n"
 	       "  gnomon help run\n\n"

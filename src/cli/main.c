@@ -2,8 +2,8 @@
 #include <signal.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "base/nearest.h"
+#include "cli/cli.h"
 
 const struct command cli_commands[] = {
 	{"run", cmd_run, "boot a guest, and print what its virtualization costs"},
@@ -12,7 +12,16 @@ const struct command cli_commands[] = {
 	 "list, show, check and compare the processors whose prices are known"},
 	{"calibrate", cmd_calibrate, "measure this machine, and write it as a profile"},
 	{"bench", cmd_bench, "measure Gnomon itself"},
-	{"snapshot", cmd_snapshot, "show what is in a snapshot"},
+	{"snapshot", cmd_snapshot, "save a machine that runs; show what is in a snapshot"},
+	{"ps", cmd_ps, "list the machines that run"},
+	{"stat", cmd_stat, "exits by cause and other counters of a machine that runs"},
+	{"stop", cmd_stop, "shut a machine down"},
+	{"reset", cmd_reset, "reset a machine"},
+	{"powerbutton", cmd_powerbutton, "press a machine's power button"},
+	{"pause", cmd_pause, "hold a machine"},
+	{"resume", cmd_resume, "let a machine go on"},
+	{"balloon", cmd_balloon, "take memory back from a guest"},
+	{"monitor", cmd_monitor, "commands of a machine's monitor"},
 	{"help", cmd_help, "help on a command"},
 	{"version", cmd_version, "print the version"},
 	{NULL, NULL, NULL},

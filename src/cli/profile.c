@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "cli/cli.h"
 #include "base/nearest.h"
+#include "cli/cli.h"
 #include "report/report.h"
 
 static const char help[] =

@@ -7,9 +7,11 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "control/place.h"
 
 #define FIELD(f) .offset = offsetof(struct run_options, f)
 #define TRACE_EXITS_DEFAULT 64u
+#define GRACE_DEFAULT_S 30u
 
 static const char *const clock_names[] = {"virtual", "real", NULL};
 static const char *const unhandled_names[] = {"ignore", "log", "stop", NULL};
@@ -163,6 +165,23 @@ static int set_nographic(void *target, const char *value, struct error *e)
 	return 0; /* it is always so */
 }
 
+static int set_name(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	o->name = value;
+	return control_check_name(value, e);
+}
+
+static int set_control(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	o->control = value;
+	if (!strcmp(value, "none") || strchr(value, '/'))
+		return 0;
+	return error_set(e, -EINVAL, "'%s' is neither none nor a path with a slash: ./%s?", value,
+			 value);
+}
+
 static int set_trace(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
@@ -306,7 +325,17 @@ static const struct option_row rows[] = {
 	{"trace-exits", NULL, "[N]",
 	 "remember the last N exits for the monitor's 'info exits' [64]", NULL, OPTION_CUSTOM,
 	 .set = set_trace},
-	{"log-level", NULL, "LEVEL", "error, warn, info, debug or trace [warn]", NULL,
+	{"name", NULL, "NAME", "what gnomon ps, stop, stat and the like call the machine [vm-PID]",
+	 "Control", OPTION_CUSTOM, .set = set_name},
+	{"control", NULL, "PATH",
+	 "where the control socket is, or none [NAME.sock in $XDG_RUNTIME_DIR/gnomon, else in "
+	 "/tmp/gnomon-UID]",
+	 NULL, OPTION_CUSTOM, .set = set_control},
+	{"grace", NULL, "SECONDS",
+	 "how long the guest may take to power off after SIGTERM, SIGINT or gnomon stop have "
+	 "pressed its button; then it is ended [30]",
+	 NULL, OPTION_COUNT, FIELD(grace_s), .max = 86400},
+	{"log-level", NULL, "LEVEL", "error, warn, info, debug or trace [warn]", "Messages",
 	 OPTION_CHOICE, FIELD(log_level), .choices = level_names},
 	{"log-file", "-D", "FILE", "the log goes there instead of standard error", NULL,
 	 OPTION_TEXT, FIELD(log_file)},
@@ -320,6 +349,7 @@ void run_options_init(struct run_options *o)
 	memset(o, 0, sizeof(*o));
 	vm_config_defaults(&o->vm);
 	o->log_level = LOG_WARN;
+	o->grace_s = GRACE_DEFAULT_S;
 }
 
 static bool takes_terminal(const char *spec)

@@ -10,6 +10,9 @@ struct run_options {
 	unsigned serial_count;
 	const char *monitor;	   /* NULL: only by Ctrl-A c */
 	const char *gdb;	   /* NULL: no server */
+	const char *name;	   /* NULL: "vm-PID" */
+	const char *control;	   /* the socket's path, or "none"; NULL: where the name leads */
+	unsigned grace_s;	   /* from the power button to the hard end */
 	const char *restore;	   /* NULL: boot */
 	const char *snapshot;	   /* NULL: save nothing */
 	const char *snapshot_base; /* NULL: a whole one */

@@ -27,19 +27,6 @@ uint64_t session_now_ns(void)
 
 /* ---- signals ---- */
 
-static void asked_to_end(struct session *s, int number)
-{
-	bool is_gentle = !s->ends_at_once && (number == SIGINT || number == SIGTERM) &&
-			 !s->end_requests++ && !vm_is_paused(s->vm);
-	if (!is_gentle) {
-		vm_end(s->vm, VM_END_SIGNAL, (uint32_t)number, strsignal(number));
-		return;
-	}
-	fprintf(s->say, "gnomon: %s: pressed the guest's power button; once more ends at once\n",
-		strsignal(number));
-	vm_power_button(s->vm);
-}
-
 static void on_signal(void *opaque, int number)
 {
 	struct session *s = opaque;
@@ -60,7 +47,7 @@ static void on_signal(void *opaque, int number)
 		if (terminal)
 			serial_terminal_enter(terminal);
 		break;
-	default: asked_to_end(s, number); break;
+	default: session_signal_end(s, number); break;
 	}
 }
 
@@ -171,7 +158,7 @@ static int attach(struct session *s, struct error *e)
 	}
 	if (s->options.is_paused)
 		vm_pause(s->vm);
-	return 0;
+	return session_open_control(s, e);
 }
 
 /* Only the region of interest, once there is one. */
@@ -206,6 +193,7 @@ static int start_folding(struct session *s, struct error *e)
 
 int session_open(struct session *s, struct error *e)
 {
+	s->grace_timer = -1;
 	signals_block();
 	int r = session_restore(s, e);
 	if (!r)
@@ -286,6 +274,7 @@ void session_say_outcome(struct session *s, const struct vm_outcome *o)
 
 void session_close(struct session *s)
 {
+	session_close_stop(s);
 	gdb_close(s->gdb);
 	monitor_server_close(s->monitor_server);
 	monitor_destroy(s->monitor);

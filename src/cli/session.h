@@ -16,6 +16,7 @@
 
 struct folded;
 struct monitor;
+struct control;
 struct monitor_server;
 struct gdb;
 struct symbols;
@@ -30,10 +31,13 @@ struct session {
 	struct monitor *monitor; /* of the terminal, Ctrl-A c */
 	struct monitor_server *monitor_server;
 	struct gdb *gdb;
+	struct control *control; /* NULL: --control none */
 	FILE *say; /* messages to the person: standard error as it was before --log-file took it */
 	struct bill_order bill;
 	bool ends_at_once;     /* at the first SIGINT or SIGTERM, without the power button */
 	unsigned end_requests; /* SIGINT and SIGTERM so far */
+	int end_signal;	       /* whose number the exit code has if the grace period ends */
+	int grace_timer;       /* -1 until the power button was pressed to end the machine */
 	struct folded *folded; /* NULL unless the options want it */
 	struct symbols *symbols;
 	bool is_folding_region; /* the region of interest has begun */
@@ -61,6 +65,13 @@ int session_write_folded(struct session *s);
 int session_check_snapshot(struct session *s);
 /* The host's monotonic time. */
 uint64_t session_now_ns(void);
+
+/* ---- session_stop.c: ending the machine from outside ---- */
+/* SIGINT, SIGTERM and the like: the power button first, the second time at once. */
+void session_signal_end(struct session *s, int number);
+/* The control socket, under --name or --control. */
+int session_open_control(struct session *s, struct error *e);
+void session_close_stop(struct session *s);
 
 /* ---- session_snapshot.c, for session_open() ---- */
 /* Before the machine is made: it comes from --restore. */
