@@ -91,8 +91,8 @@ static void print_exits(FILE *f, const struct machine_stat *s)
 	fprintf(f, "\nTotal Samples:%llu, Total events handled time:%.2fus.\n",
 		(unsigned long long)count, microseconds(s, cycles));
 	fprintf(f,
-		"Time and price (in cycles) are modelled: what %s would take, at %.2f GHz%s. Nobody "
-		"timed an exit, so the shortest and the longest are unavailable.\n",
+		"Time and price (in cycles) are modelled: what %s would take, at %.2f GHz%s. "
+		"Nobody timed an exit, so the shortest and the longest are unavailable.\n",
 		s->profile, (double)s->frequency_hz / 1e9,
 		s->is_virtualized ? "" : "; native itself pays none of it");
 	if (unavailable)
