@@ -18,6 +18,7 @@ int cmd_snapshot(int argc, char **argv);
 /* `bench papers`: argv[0] is "papers". */
 int cmd_bench_papers(int argc, char **argv);
 int cmd_ps(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_reset(int argc, char **argv);

@@ -15,6 +15,7 @@ const struct command cli_commands[] = {
 	{"snapshot", cmd_snapshot, "save a machine that runs; show what is in a snapshot"},
 	{"ps", cmd_ps, "list the machines that run"},
 	{"stat", cmd_stat, "exits by cause and other counters of a machine that runs"},
+	{"top", cmd_top, "the same, live"},
 	{"stop", cmd_stop, "shut a machine down"},
 	{"reset", cmd_reset, "reset a machine"},
 	{"powerbutton", cmd_powerbutton, "press a machine's power button"},
