@@ -118,6 +118,18 @@ void flags_to_frame(struct work *w)
 	w->flags = FLAGS_BOTH;
 }
 
+void flags_want(struct work *w, uint8_t wanted)
+{
+	if (!wanted || w->flags != FLAGS_FRAME)
+		return;
+	if (wanted != FLAG_CF) {
+		flags_to_host(w);
+		return;
+	}
+	emit_rm(&w->e, EMIT_66 | EMIT_0F, 0xba, 4, FRAME(flags)); /* bt word, 8: LAHF's bit 0 */
+	emit_byte(&w->e, 8);
+}
+
 void flags_to_host(struct work *w)
 {
 	struct emitter *e = &w->e;

@@ -366,12 +366,14 @@ static void emit_copy(struct emitter *e, const struct copy *c, const struct oper
 
 /* ---- the flags around it ---- */
 
-/* Must the host have the flags before it: because they are read, or kept and wanted later? */
-static bool needs_host_flags(const struct work *w)
+/* Which flags must the host have before it: because they are read, or kept and wanted later? */
+static uint8_t wanted_flags(const struct work *w)
 {
 	const struct guest_insn *g = w->g;
-	return flags_read(g) ||
-	       (flags_written(g) && w->live_after[g->index] & (uint8_t)~flags_killed(g));
+	uint8_t wanted = flags_read(g);
+	if (flags_written(g))
+		wanted |= w->live_after[g->index] & (uint8_t)~flags_killed(g);
+	return wanted;
 }
 
 static void note_flags(struct work *w)
@@ -419,8 +421,7 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 		emit_load(&w->e, HOST_T1, home_of(home));
 		o.memory = (struct host_memory){.base = HOST_T0, .index = NO_INDEX};
 	}
-	if (needs_host_flags(w))
-		flags_to_host(w);
+	flags_want(w, wanted_flags(w));
 	emit_copy(&w->e, c, &o);
 	if (home != GPR_NONE && (reg_home ? c->reg_written : c->vvvv_written))
 		emit_store(&w->e, home_of(home), HOST_T1);
@@ -492,8 +493,7 @@ static bool copy_registers(struct work *w, const struct copy *c)
 	if (c->has_high_byte &&
 	    (homes || is_at_home(c->rm) || host_or(c->reg, 0) >= 8 || host_or(c->rm, 0) >= 8))
 		return false;
-	if (needs_host_flags(w))
-		flags_to_host(w);
+	flags_want(w, wanted_flags(w));
 	load_operand(w, &l, c->reg, c->reg_written, &o.reg);
 	load_operand(w, &l, c->vvvv, c->vvvv_written, &o.vvvv);
 	load_operand(w, &l, c->opcode, true, &o.opcode);

@@ -79,6 +79,9 @@ void flags_find_live(struct work *w);
 void flags_to_frame(struct work *w);
 /* The host has them, too. Leaves T0 and T1 alone. */
 void flags_to_host(struct work *w);
+/* The host has at least those in the mask for the next instruction: the carry alone, which INC, ADC
+ * and their like want, is cheaper than all. Leaves T0 and T1 alone. */
+void flags_want(struct work *w, uint8_t wanted);
 /* The code that follows destroys the host's flags. */
 static inline void flags_lost(struct work *w)
 {
