@@ -104,7 +104,11 @@ bool native_is_amd(void);
 
 /* The engine. Contents of memory are copied in and out by address in guest-physical memory. */
 struct guest;
-int guest_create(struct guest **out, const char *engine, const char *cpu);
+int guest_create(struct guest **out, const char *engine, const char *cpu, uint8_t warm_count);
+/* trans: flags that are overwritten before anybody reads them need not be right at a fault, as
+ * under
+ * --clock real. */
+void guest_let_flags_go(struct guest *guest);
 void guest_destroy(struct guest *guest);
 void guest_set_data(struct guest *guest, const uint8_t *data); /* DATA_BYTES */
 void guest_get_data(struct guest *guest, uint8_t *data);

@@ -21,12 +21,13 @@
 #include "cpu/cpuid.h"
 #include "cpu/vcpu.h"
 #include "engine/engine.h"
+#include "engine/trans/trans_private.h"
 #include "ledger/ledger.h"
 #include "memory/memory.h"
 #include "paging/mmu.h"
 #include "x86/tlb_geometry.h"
 
-extern const struct engine_ops interp_ops, trans_ops;
+extern const struct engine_ops trans_ops;
 
 #define RAM_BYTES (4ull << 20)
 #define PML4 0x1000ull
@@ -158,7 +159,8 @@ static const struct engine_ops *find_engine(const char *name)
 	return NULL;
 }
 
-static int create(struct guest *guest, const char *engine, const char *cpu, struct error *e)
+static int create(struct guest *guest, const char *engine, const char *cpu, uint8_t warm_count,
+		  struct error *e)
 {
 	guest->ops = find_engine(engine);
 	if (!guest->ops)
@@ -190,20 +192,20 @@ static int create(struct guest *guest, const char *engine, const char *cpu, stru
 					     .bus = &guest->bus,
 					     .clock = &guest->clock,
 					     .vcpu_count = 1,
-					     .warm_count = 1};
+					     .warm_count = warm_count};
 	error = guest->ops->create(&guest->engine, &config, e);
 	if (error)
 		return error;
 	return guest->ops->add_vcpu(guest->engine, guest->vcpu, guest->mmu, e);
 }
 
-int guest_create(struct guest **out, const char *engine, const char *cpu)
+int guest_create(struct guest **out, const char *engine, const char *cpu, uint8_t warm_count)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
 	struct error e = {0};
 	if (!guest)
 		return -ENOMEM;
-	int error = create(guest, engine, cpu, &e);
+	int error = create(guest, engine, cpu, warm_count, &e);
 	if (error) {
 		fprintf(stderr, "diff: %s\n", e.text);
 		guest_destroy(guest);
@@ -215,6 +217,13 @@ int guest_create(struct guest **out, const char *engine, const char *cpu)
 	guest->vcpu->state.xcr0 = cpu_xcr0_mask(&guest->model);
 	*out = guest;
 	return 0;
+}
+
+void guest_let_flags_go(struct guest *guest)
+{
+	struct interp *vm = (struct interp *)guest->engine;
+	if (guest->ops == &trans_ops)
+		((struct trans *)(uintptr_t)vm->translator)->exact_flags = false;
 }
 
 void guest_destroy(struct guest *guest)

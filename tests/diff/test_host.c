@@ -50,7 +50,7 @@ static unsigned vector_of(struct guest *guest, struct code code)
 static struct guest *guest_of(const char *cpu)
 {
 	struct guest *guest = NULL;
-	assert_int_equal(guest_create(&guest, engine, cpu), 0);
+	assert_int_equal(guest_create(&guest, engine, cpu, 1), 0);
 	return guest;
 }
 

@@ -2,6 +2,7 @@
  * write watch. */
 #include "engine/interp/block.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,13 +28,6 @@ static struct code_page *code_page_find(const struct interp *vm, uint64_t gfn)
 	return p;
 }
 
-/* The granules that [first, last] (offsets in one page) touches. */
-static uint64_t granule_mask(unsigned first, unsigned last)
-{
-	unsigned from = first >> 6, to = last >> 6;
-	return (~0ull >> (63 - (to - from))) << from;
-}
-
 /* The offsets of `b`'s bytes in its (first) page. */
 static void block_extent(const struct block *b, unsigned *first, unsigned *last)
 {
@@ -50,14 +44,15 @@ void block_kill(struct interp *vm, struct block *b)
 
 static void kill_range(struct interp *vm, struct code_page *p, unsigned first, unsigned last)
 {
-	uint64_t granules = 0;
+	uint64_t granules = 0, written = block_granules(first, last);
 	struct block **link = &p->blocks;
 	while (*link) {
 		struct block *b = *link;
 		unsigned from, to;
 		block_extent(b, &from, &to);
-		if (b->key != KEY_DEAD && (from > last || to < first)) {
-			granules |= granule_mask(from, to);
+		bool is_hit = (from <= last && to >= first) || b->others & written;
+		if (b->key != KEY_DEAD && !is_hit) {
+			granules |= block_granules(from, to) | b->others;
 			link = &b->page_link;
 			continue;
 		}
@@ -75,7 +70,15 @@ bool block_covers(const struct interp *vm, uint64_t address, unsigned size_bytes
 	if (!p || !size_bytes)
 		return false;
 	unsigned first = address & PAGE_OFFSET_MASK;
-	return p->granules & granule_mask(first, first + size_bytes - 1);
+	return p->granules & block_granules(first, first + size_bytes - 1);
+}
+
+void block_depend(struct interp *vm, struct block *b, uint64_t granules)
+{
+	struct code_page *p = code_page_find(vm, b->gpa >> PAGE_SHIFT);
+	assert(p && p->granules);
+	b->others |= granules;
+	p->granules |= granules;
 }
 
 static void code_written(void *opaque, gpa_t address, unsigned size_bytes)
@@ -160,7 +163,7 @@ static void register_page(struct interp *vm, struct block *b)
 	block_extent(b, &first, &last);
 	if (!p->granules)
 		memory_set_page_flag(vm->config.memory, gpa_from_gfn(gfn), PAGE_CODE);
-	p->granules |= granule_mask(first, last);
+	p->granules |= block_granules(first, last);
 	b->page_link = p->blocks;
 	p->blocks = b;
 }

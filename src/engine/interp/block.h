@@ -70,6 +70,16 @@ struct block *block_decode(struct interp_vcpu *c, uint64_t address);
  * page fault. */
 bool block_still_crosses(struct interp_vcpu *c, const struct block *b);
 
+/* The granules that [first, last] (offsets in one page) touches. */
+static inline uint64_t block_granules(unsigned first, unsigned last)
+{
+	unsigned from = first >> 6, to = last >> 6;
+	return (~0ull >> (63 - (to - from))) << from;
+}
+
+/* From now on `b` dies of a write to any of these granules of its page, too. */
+void block_depend(struct interp *vm, struct block *b, uint64_t granules);
+
 /* Is there decoded code in [address, address + size)? */
 bool block_covers(const struct interp *vm, uint64_t address, unsigned size_bytes);
 

@@ -94,6 +94,7 @@ struct block {
 	uint64_t gfn2;	      /* second page of a lone page-crossing instruction, else ~0 */
 	uint8_t crossing[16]; /* that instruction's bytes: the second page is not watched but
 				 compared at each use */
+	uint64_t others;      /* granules of its page that it depends on besides its own bytes */
 	uint32_t bytes;
 	uint16_t count;	      /* guest instructions */
 	uint8_t key;	      /* enum block_key bits */
@@ -135,12 +136,13 @@ struct interp; /* per VM: block cache, stubs, config; block.h */
 
 /*
  * What a translator plugs into the interpreter: interp is its cold half. A block that ran
- * `warm_count` times is offered to run(); what run() refuses stays the interpreter's.
+ * `warm_count` times is offered to run(); what run() leaves alone the interpreter runs.
  */
 struct interp_translator {
 	/* Block `b` starts at RIP, in 64-bit code, with nothing pending, and all of it fits before
 	 * c->until. Runs it and as much of what follows as it likes: c->cycles and the ledger say
-	 * how much; RIP is where to go on. False: did nothing. */
+	 * how much; RIP is where to go on. False: did nothing, and if that is how it will stay,
+	 * made the block's heat BLOCK_NEVER_WARM. */
 	bool (*run)(void *opaque, struct interp_vcpu *c, struct block *b);
 	/* `b` is dead: the guest wrote to its code. Never while it runs. */
 	void (*dropped)(void *opaque, struct block *b);

@@ -538,10 +538,7 @@ static inline bool run_translated(struct interp_vcpu *c, struct block *b)
 		b->heat++;
 		return false;
 	}
-	if (t->run(t->opaque, c, b))
-		return true;
-	b->heat = BLOCK_NEVER_WARM;
-	return false;
+	return t->run(t->opaque, c, b);
 }
 
 static void run_blocks(struct interp_vcpu *c, bool *first)

@@ -111,7 +111,8 @@ void access_address(struct work *w, const struct guest_address *a)
 uint32_t add_site(struct work *w, struct site site)
 {
 	site.from = w->x;
-	site.index = w->g ? w->g->index : 0;
+	site.part = w->g ? w->g->part : 0;
+	site.index = (uint8_t)(w->g ? w->g->index - w->x->parts[site.part].first : 0);
 	return cache_add_site(w->trans, site);
 }
 

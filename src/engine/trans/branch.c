@@ -20,13 +20,11 @@ static bool is_linkable(const struct work *w, uint64_t rip)
 	       (rip & PAGE_OFFSET_MASK) + INSN_BYTES_MAX <= PAGE_SIZE_BYTES;
 }
 
-/* The displacement at `patch` is link number n, to `rip`. */
-static void add_link(struct work *w, uint64_t rip, unsigned n, uint8_t *patch)
+/* The displacement at `patch` is a link to `rip`. */
+static void add_link(struct work *w, uint64_t rip, uint8_t *patch)
 {
-	struct link *l = &w->x->links[n];
-	*l = (struct link){.rip = rip, .patch = patch + w->e.to_running, .from = w->x};
-	if (w->x->link_count <= n)
-		w->x->link_count = (uint8_t)(n + 1);
+	unsigned n = w->x->link_count++;
+	w->x->links[n] = (struct link){.rip = rip, .patch = patch + w->e.to_running, .from = w->x};
 	struct slow *s = add_slow(w, SLOW_LINK, patch);
 	s->site = add_site(w, (struct site){0});
 	w->trans->sites[s->site].index = (uint8_t)n;
@@ -73,44 +71,33 @@ void emit_indirect(struct work *w, int undo_sp)
 	emit_table_miss(w, miss, undo_sp);
 }
 
-void emit_exit(struct work *w, uint64_t rip, unsigned n)
+void emit_exit(struct work *w, uint64_t rip)
 {
 	if (is_linkable(w, rip))
-		add_link(w, rip, n, emit_jmp_forward(&w->e));
+		add_link(w, rip, emit_jmp_forward(&w->e));
 	else
 		emit_far_exit(w, rip);
 }
 
 /* ---- the instructions ---- */
 
-static uint64_t next_rip(const struct work *w)
-{
-	return w->g->rip + w->g->d.length;
-}
-
-static uint64_t target_of(const struct work *w)
-{
-	return next_rip(w) + w->g->operands[0].imm.value.u;
-}
-
 static void translate_jcc(struct work *w)
 {
+	uint64_t target = branch_target(w->g);
 	flags_to_host(w);
-	flags_to_frame(w);
+	flags_leave(w);
 	uint8_t *taken = emit_jcc_forward(&w->e, w->g->d.opcode & 15);
-	emit_exit(w, next_rip(w), 0);
-	if (is_linkable(w, target_of(w))) {
-		add_link(w, target_of(w), 1, taken);
-		return;
-	}
-	struct slow *s = add_slow(w, SLOW_JUMP, taken);
-	s->rip = target_of(w);
+	emit_exit(w, branch_next(w->g));
+	if (is_linkable(w, target))
+		add_link(w, target, taken);
+	else
+		add_slow(w, SLOW_JUMP, taken)->rip = target;
 }
 
 static void emit_push_return(struct work *w)
 {
 	struct emitter *e = &w->e;
-	uint64_t rip = next_rip(w);
+	uint64_t rip = branch_next(w->g);
 	access_emit(w, &below_top, 8, true);
 	if (rip == (uint64_t)(int64_t)(int32_t)rip) {
 		emit_rm(e, EMIT_W, 0xc7, 0, AT_OPERAND);
@@ -149,7 +136,7 @@ static bool translate_call(struct work *w)
 {
 	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		emit_push_return(w);
-		emit_exit(w, target_of(w), 0);
+		emit_exit(w, branch_target(w->g));
 		return true;
 	}
 	if (!emit_target(w))
@@ -164,8 +151,8 @@ static bool translate_call(struct work *w)
 static bool translate_jmp(struct work *w)
 {
 	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		flags_to_frame(w);
-		emit_exit(w, target_of(w), 0);
+		flags_leave(w);
+		emit_exit(w, branch_target(w->g));
 		return true;
 	}
 	if (!emit_target(w))
@@ -186,12 +173,20 @@ static void translate_ret(struct work *w)
 	emit_indirect(w, -drop);
 }
 
-static bool is_jcc(const ZydisDecodedInstruction *d)
+bool branch_is_jcc(const ZydisDecodedInstruction *d)
 {
 	if (d->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
 		return false;
 	return (d->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (d->opcode & 0xf0) == 0x70) ||
 	       (d->opcode_map == ZYDIS_OPCODE_MAP_0F && (d->opcode & 0xf0) == 0x80);
+}
+
+bool branch_is_direct(const struct guest_insn *g)
+{
+	return g->d.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR &&
+	       !(g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
+	       g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+	       (g->d.mnemonic == ZYDIS_MNEMONIC_JMP || g->d.mnemonic == ZYDIS_MNEMONIC_CALL);
 }
 
 bool translate_branch(struct work *w)
@@ -200,7 +195,7 @@ bool translate_branch(struct work *w)
 	if (d->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
 	    d->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
 		return false;
-	if (is_jcc(d)) {
+	if (branch_is_jcc(d)) {
 		translate_jcc(w);
 		return true;
 	}
@@ -212,7 +207,37 @@ bool translate_branch(struct work *w)
 	}
 }
 
+/* The other way out is behind the code, with what it takes: the flags, and the budget of what does
+ * not run. */
+static void translate_inner_jcc(struct work *w)
+{
+	const struct guest_insn *g = w->g;
+	flags_to_host(w);
+	unsigned condition = (g->d.opcode & 15) ^ g->is_inverted;
+	struct slow *s = add_slow(w, SLOW_SIDE, emit_jcc_forward(&w->e, condition));
+	s->rip = g->is_inverted ? branch_next(g) : branch_target(g);
+	s->rest = w->x->parts[g->part].rest;
+	s->saves_flags = g->side && w->flags == FLAGS_HOST;
+}
+
+void translate_inner_branch(struct work *w)
+{
+	if (branch_is_jcc(&w->g->d))
+		translate_inner_jcc(w);
+	else if (w->g->d.mnemonic == ZYDIS_MNEMONIC_CALL)
+		emit_push_return(w);
+}
+
 /* ---- behind the block ---- */
+
+static void emit_side_exit(struct work *w, const struct slow *s)
+{
+	if (s->saves_flags)
+		flags_emit_save(&w->e);
+	emit_rm(&w->e, 0, 0x83, 0, FRAME(budget)); /* add */
+	emit_byte(&w->e, s->rest);
+	emit_exit(w, s->rip);
+}
 
 static void emit_slow_insn(struct work *w, const struct slow *s)
 {
@@ -235,11 +260,13 @@ static void emit_slow_insn(struct work *w, const struct slow *s)
 void emit_slow(struct work *w)
 {
 	w->g = NULL;
-	for (unsigned k = 0; k < w->slow_count; k++) {
+	for (unsigned k = 0; k < w->slow_count; k++) { /* more may be added meanwhile */
 		const struct slow *s = &w->slow[k];
 		emit_patch(s->patch, w->e.at);
 		if (s->kind == SLOW_FILL || s->kind == SLOW_INTERPRET) {
 			emit_slow_insn(w, s);
+		} else if (s->kind == SLOW_SIDE) {
+			emit_side_exit(w, s);
 		} else if (s->kind == SLOW_LINK) {
 			w->x->links[w->trans->sites[s->site].index].stub = emitter_here(&w->e);
 			emit_call_helper(w, s->site, w->trans->to_link);

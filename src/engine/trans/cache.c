@@ -64,10 +64,14 @@ void cache_fini(struct trans *trans)
 		munmap(trans->sites, TRANS_SITES_MAX * sizeof(struct site));
 }
 
+#define RECORD_MAX                                                      \
+	(sizeof(struct translation) + PARTS_MAX * sizeof(struct part) + \
+	 (PARTS_MAX + 1) * sizeof(struct link) + 48)
+
 bool cache_has_room(const struct trans *trans)
 {
 	return trans->code_used + TRANS_BLOCK_CODE_MAX <= TRANS_CODE_BYTES &&
-	       trans->records_used + sizeof(struct translation) <= TRANS_RECORD_BYTES &&
+	       trans->records_used + RECORD_MAX <= TRANS_RECORD_BYTES &&
 	       trans->site_count + 8 * BLOCK_INSNS_MAX <= TRANS_SITES_MAX;
 }
 
@@ -108,11 +112,20 @@ void cache_flush(struct trans *trans)
 	block_flush(trans->interp); /* calls cache_flushed() */
 }
 
-struct translation *cache_add(struct trans *trans)
+static void *take_record(struct trans *trans, size_t size_bytes)
 {
-	struct translation *x = (void *)(trans->records + trans->records_used);
-	trans->records_used += align_up(sizeof(*x), 16);
-	*x = (struct translation){0};
+	void *p = trans->records + trans->records_used;
+	trans->records_used += align_up(size_bytes, 16);
+	return p;
+}
+
+struct translation *cache_add(struct trans *trans, const struct part *parts, unsigned part_count)
+{
+	struct translation *x = take_record(trans, sizeof(*x));
+	*x = (struct translation){.part_count = (uint8_t)part_count};
+	x->parts = take_record(trans, part_count * sizeof(*parts));
+	memcpy(x->parts, parts, part_count * sizeof(*parts));
+	x->links = take_record(trans, (part_count + 1) * sizeof(*x->links));
 	return x;
 }
 

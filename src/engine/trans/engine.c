@@ -46,13 +46,19 @@ static void make_hard(struct space *p)
 #endif
 }
 
+static bool refuse(struct block *b)
+{
+	b->heat = BLOCK_NEVER_WARM;
+	return false;
+}
+
 static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 {
 	struct trans *trans = opaque;
 	struct trans_vcpu *t = trans->vcpus[c->v->index];
 	struct vcpu_state *s = c->s;
 	if (!helper_is_translatable(c))
-		return false;
+		return refuse(b);
 	struct translation *x = cache_find(b, s->rip, c->mode);
 	if (unlikely(!x)) {
 		if (!cache_has_room(trans)) {
@@ -61,8 +67,10 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 		}
 		x = translate(t, b);
 		if (!x)
-			return false;
+			return refuse(b);
 	}
+	if (c->until - c->cycles < x->count)
+		return false; /* its first block fits, the rest does not */
 	struct link *l = trans->pending;
 	if (l && !t->lockstep && trans->pending_rip == s->rip && l->from->mode == x->mode &&
 	    gpa_gfn(gpa(l->from->block->gpa)) == gpa_gfn(gpa(b->gpa)))

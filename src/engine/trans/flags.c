@@ -73,19 +73,42 @@ uint8_t flags_killed(const struct guest_insn *g)
 	return live_mask(written);
 }
 
+/* Flags that matter behind the last instruction. */
+static uint8_t live_at_end(struct work *w)
+{
+	const struct guest_insn *g = &w->trans->insns[w->count - 1];
+	if (!g->is_decoded)
+		return FLAGS_ALL;
+	if (branch_is_jcc(&g->d))
+		return trace_live_at(w, branch_next(g)) | trace_live_at(w, branch_target(g));
+	if (branch_is_direct(g))
+		return trace_live_at(w, branch_target(g));
+	return is_quiet(g) ? trace_live_at(w, branch_next(g)) : FLAGS_ALL;
+}
+
+/* Is what it does with the flags all that it does with what they were? */
+static bool is_known(const struct guest_insn *g)
+{
+	return g->is_decoded && (is_quiet(g) || branch_is_jcc(&g->d) || branch_is_direct(g));
+}
+
 /*
- * Which flags matter before and after each instruction, from the block's end backwards. With exact
+ * Which flags matter before and after each instruction, from the end backwards. With exact
  * flags all of them always do, for an exception anywhere shows them to the guest. Otherwise flags
  * that are overwritten before anybody reads them need not be kept: a handler that looked at the
  * interrupted program's flags would find older ones.
  */
 void flags_find_live(struct work *w)
 {
-	uint8_t live = FLAGS_ALL;
-	for (unsigned k = w->b->count; k-- > 0;) {
-		const struct guest_insn *g = &w->trans->insns[k];
+	uint8_t live = live_at_end(w);
+	for (unsigned k = w->count; k-- > 0;) {
+		struct guest_insn *g = &w->trans->insns[k];
+		if (g->goes_on && branch_is_jcc(&g->d)) {
+			uint64_t side = g->is_inverted ? branch_next(g) : branch_target(g);
+			live |= g->side = trace_live_at(w, side);
+		}
 		w->live_after[k] = live;
-		if (w->trans->exact_flags || !g->is_decoded || !is_quiet(g))
+		if (w->trans->exact_flags || !is_known(g))
 			live = FLAGS_ALL;
 		else
 			live = (uint8_t)((live & ~flags_killed(g)) | flags_read(g));
@@ -101,20 +124,24 @@ static void emit_sahf(struct emitter *e)
 	emit_byte(e, 0x9e); /* sahf */
 }
 
+void flags_emit_save(struct emitter *e)
+{
+	emit_mov(e, HOST_T0, GPR_RAX);
+	emit_rr(e, EMIT_0F, 0x90, 0, GPR_RAX); /* seto al */
+	emit_byte(e, 0x9f);		       /* lahf */
+	emit_rm(e, EMIT_66, 0x89, GPR_RAX, FRAME(flags));
+	emit_mov(e, GPR_RAX, HOST_T0);
+}
+
 void flags_to_frame(struct work *w)
 {
-	struct emitter *e = &w->e;
 	if (w->flags != FLAGS_HOST)
 		return;
 	if (w->g && !w->live_before[w->g->index] && !w->is_flags_kept) {
 		w->flags = FLAGS_FRAME; /* nobody will miss them */
 		return;
 	}
-	emit_mov(e, HOST_T0, GPR_RAX);
-	emit_rr(e, EMIT_0F, 0x90, 0, GPR_RAX); /* seto al */
-	emit_byte(e, 0x9f);		       /* lahf */
-	emit_rm(e, EMIT_66, 0x89, GPR_RAX, FRAME(flags));
-	emit_mov(e, GPR_RAX, HOST_T0);
+	flags_emit_save(&w->e);
 	w->flags = FLAGS_BOTH;
 }
 
@@ -128,6 +155,15 @@ void flags_want(struct work *w, uint8_t wanted)
 	}
 	emit_rm(&w->e, EMIT_66 | EMIT_0F, 0xba, 4, FRAME(flags)); /* bt word, 8: LAHF's bit 0 */
 	emit_byte(&w->e, 8);
+}
+
+void flags_leave(struct work *w)
+{
+	w->is_flags_kept = w->live_after[w->g->index];
+	if (w->is_flags_kept)
+		flags_to_frame(w);
+	else
+		w->flags = FLAGS_FRAME;
 }
 
 void flags_to_host(struct work *w)

@@ -51,15 +51,28 @@ static void give_registers(struct frame *f)
 	f->gs_base = s->seg[SEG_GS].base;
 }
 
-/* As if the interpreter were in the middle of `x`'s block. */
-static void enter_block(struct frame *f, const struct translation *x)
+static const struct part *part_of(const struct site *site)
+{
+	return &site->from->parts[site->part];
+}
+
+/* As if the interpreter were in the middle of the site's block: the parts behind it are not charged
+ * any more. */
+static void enter_block(struct frame *f, const struct part *part)
 {
 	struct interp_vcpu *c = f->t->c;
 	take_registers(f);
+	f->budget += part->rest;
 	count_instructions(f->t, f);
-	c->ops = x->block->insns;
-	c->count = x->block->count;
-	c->s->gpr[REG_BLOCK] = x->rip;
+	c->ops = part->block->insns;
+	c->count = part->block->count;
+	c->s->gpr[REG_BLOCK] = part->rip;
+}
+
+/* Back into the middle: they are charged again. */
+static void reenter_block(struct frame *f, const struct part *part)
+{
+	f->budget -= part->rest;
 }
 
 static const uint8_t *leave(struct frame *f)
@@ -230,9 +243,9 @@ static const uint8_t *undo_branch(struct frame *f, const struct site *site)
 	struct interp_vcpu *c = f->t->c;
 	x87_put(f);
 	lockstep_void(f->t);
-	enter_block(f, site->from);
+	enter_block(f, part_of(site));
 	f->state->gpr[GPR_RSP] += (uint64_t)(int64_t)site->undo_sp;
-	interp_execute(c, site->from->block, site->index);
+	interp_execute(c, part_of(site)->block, site->index);
 	return leave(f);
 }
 
@@ -262,12 +275,12 @@ static bool may_use_vectors(const struct interp_vcpu *c, bool is_avx)
 }
 
 /* The interpreter runs the block from instruction `index` on. */
-static const uint8_t *finish_block(struct frame *f, const struct translation *x, unsigned index)
+static const uint8_t *finish_block(struct frame *f, const struct part *part, unsigned index)
 {
-	const struct insn *i = &x->block->insns[index];
+	const struct insn *i = &part->block->insns[index];
 	lockstep_void(f->t);
 	x87_put(f);
-	f->t->c->ops = x->block->insns;
+	f->t->c->ops = part->block->insns;
 	f->vectors = VECTORS_OUT;
 	i->exec(f->state, i, f->t->c);
 	return go_on(f);
@@ -282,8 +295,8 @@ const uint8_t *helper_vectors(struct frame *f)
 		f->vectors = is_avx ? VECTORS_AVX : VECTORS_SSE;
 		return site->resume;
 	}
-	enter_block(f, site->from);
-	return finish_block(f, site->from, 0);
+	enter_block(f, site->from->parts);
+	return finish_block(f, site->from->parts, 0);
 }
 
 const uint8_t *helper_x87(struct frame *f)
@@ -291,8 +304,8 @@ const uint8_t *helper_x87(struct frame *f)
 	const struct site *site = &f->t->trans->sites[f->site];
 	if (x87_take(f))
 		return site->resume;
-	enter_block(f, site->from);
-	return finish_block(f, site->from, 0);
+	enter_block(f, site->from->parts);
+	return finish_block(f, site->from->parts, 0);
 }
 
 /* ---- instructions that are the interpreter's ---- */
@@ -300,29 +313,33 @@ const uint8_t *helper_x87(struct frame *f)
 static const uint8_t *interpret(struct frame *f, const struct site *site)
 {
 	struct interp_vcpu *c = f->t->c;
+	const struct part *part = part_of(site);
 	bool had_x87 = f->x87;
 	lockstep_void(f->t);
 	x87_put(f);
 	unsigned end = site->index + (site->run ? site->run : 1u);
 	for (unsigned k = site->index; k < end; k++)
-		if (!interp_execute(c, site->from->block, k))
+		if (!interp_execute(c, part->block, k))
 			return go_on(f);
 	if ((f->vectors && !may_use_vectors(c, false)) || (had_x87 && !x87_take(f)))
-		return finish_block(f, site->from, end);
-	give_registers(f);
+		return finish_block(f, part, end);
 	helper_set_budget(f->t, f);
 	/* What has to be looked at is looked at when the block is over. */
 	if (c->attention) {
 		f->budget = 0;
 		f->t->budget_at = 0;
 	}
+	if (f->budget < part->rest)
+		return finish_block(f, part, end);
+	give_registers(f);
+	reenter_block(f, part);
 	return site->next;
 }
 
 const uint8_t *helper_interpret(struct frame *f)
 {
 	const struct site *site = &f->t->trans->sites[f->site];
-	enter_block(f, site->from);
+	enter_block(f, part_of(site));
 	return interpret(f, site);
 }
 
@@ -337,7 +354,7 @@ const uint8_t *helper_fill(struct frame *f)
 	enum access_kind kind = site->is_write ? ACCESS_WRITE : ACCESS_READ;
 	struct mmu_page page;
 	struct page_fault fault;
-	enter_block(f, site->from);
+	enter_block(f, part_of(site));
 	bool crosses = (linear & PAGE_OFFSET_MASK) + site->size_bytes > PAGE_SIZE_BYTES;
 	bool is_bad = site->is_aligned && linear & (site->size_bytes - 1u);
 	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
@@ -348,12 +365,13 @@ const uint8_t *helper_fill(struct frame *f)
 		if (!site->next || site->run)
 			return interpret(f, site);
 		x87_put(f);
-		interp_raise_pf(c, &site->from->block->insns[site->index], fault);
+		interp_raise_pf(c, &part_of(site)->block->insns[site->index], fault);
 	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
 		return interpret(f, site);
 	if (site->is_write)
 		lockstep_write(t, page.host);
 	space_fill(t->space, linear, &page, site->is_write);
+	reenter_block(f, part_of(site));
 	return site->resume;
 }

@@ -133,12 +133,15 @@ static void say_code(struct lockstep *l, const char *whose, const uint8_t *bytes
 static void report(struct trans_vcpu *t, const struct translation *x, const char *what)
 {
 	struct lockstep *l = t->lockstep;
-	const uint8_t *guest = block_bytes(t->c->memory, x->block);
 	l->text_used = 0;
 	say(l, "--lockstep: %s after the block at %llx\n", what, (unsigned long long)x->rip);
 	say_state(l, t->c->s);
-	if (guest)
-		say_code(l, "guest", guest, x->block->bytes, x->rip);
+	for (unsigned k = 0; k < x->part_count; k++) {
+		const struct block *b = x->parts[k].block;
+		const uint8_t *guest = memory_host(t->c->memory, gpa(b->gpa), b->bytes);
+		if (guest)
+			say_code(l, "guest", guest, b->bytes, x->parts[k].rip);
+	}
 	say_code(l, "host", x->code, x->code_bytes, (uint64_t)(uintptr_t)x->code);
 	t->c->exit = (struct vm_exit){.reason = EXIT_INTERNAL, .text = l->text};
 	t->c->attention |= ATTENTION_EXIT;
@@ -146,7 +149,7 @@ static void report(struct trans_vcpu *t, const struct translation *x, const char
 
 /* ---- the comparison ---- */
 
-static void run_by_interpreter(struct interp_vcpu *c, struct block *b)
+static void run_by_interpreter(struct interp_vcpu *c, const struct block *b)
 {
 	c->s->gpr[REG_BLOCK] = c->s->rip;
 	c->ops = b->insns;
@@ -175,6 +178,15 @@ static const char *difference(struct lockstep *l, const struct vcpu_state *s)
 	return NULL;
 }
 
+/* How many of `x`'s parts ran if that was `count` instructions; 0: no whole number of them. */
+static unsigned parts_run(const struct translation *x, uint64_t count)
+{
+	for (unsigned k = 0; k < x->part_count; k++)
+		if (count == (uint64_t)(x->count - x->parts[k].rest))
+			return k + 1;
+	return 0;
+}
+
 /* `x` has run. The interpreter's outcome is what stays. */
 void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 {
@@ -183,7 +195,8 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	if (!l)
 		return;
 	space_flush(t->space); /* the next block's writes are noted anew */
-	if (l->is_void || c->cycles != l->cycles + x->block->count)
+	unsigned parts = parts_run(x, c->cycles - l->cycles);
+	if (l->is_void || !parts)
 		return;
 	l->after = *c->s;
 	for (unsigned k = 0; k < l->page_count; k++) {
@@ -193,7 +206,8 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	*c->s = l->before;
 	*c->ledger = l->ledger;
 	c->cycles = l->cycles;
-	run_by_interpreter(c, x->block);
+	for (unsigned k = 0; k < parts && c->s->rip == x->parts[k].rip; k++)
+		run_by_interpreter(c, x->parts[k].block);
 	const char *what = difference(l, c->s);
 	if (what)
 		report(t, x, what);

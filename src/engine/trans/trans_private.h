@@ -59,7 +59,8 @@ struct site {
 	struct translation *from;
 	const uint8_t *resume; /* fill: the look-up again */
 	const uint8_t *next;   /* after the instruction */
-	uint8_t index;	       /* of the instruction; of the link for a link */
+	uint8_t part;	       /* of the translation, that the instruction is in */
+	uint8_t index;	       /* of the instruction in its block; of the link for a link */
 	bool is_write;
 	bool is_aligned; /* must be, or #GP */
 	uint8_t size_bytes;
@@ -76,17 +77,28 @@ struct link {
 	struct link *next_in; /* other links to `to` */
 };
 
-#define LINKS_MAX 2
-
-struct translation {
+/* One of the blocks that a translation runs through. */
+struct part {
 	struct block *block;
+	uint64_t rip;
+	uint8_t first; /* its first instruction's place in the translation */
+	uint8_t rest;  /* instructions of the parts behind it */
+};
+
+#define PARTS_MAX 8
+
+/* Has one entry, at its first part, and a way out behind each. */
+struct translation {
+	struct block *block;	     /* the first part's, which it hangs on */
 	struct translation *variant; /* of the same block at another address or privilege */
 	const uint8_t *code;
 	uint64_t rip;
 	uint32_t code_bytes;
-	uint8_t mode; /* enum mmu_mode */
-	uint8_t link_count;
-	struct link links[LINKS_MAX];
+	uint8_t mode;  /* enum mmu_mode */
+	uint8_t count; /* instructions of all parts */
+	uint8_t part_count, link_count;
+	struct part *parts;
+	struct link *links; /* room for part_count + 1 */
 	struct link *incoming;
 };
 
@@ -149,7 +161,7 @@ struct trans {
 int cache_init(struct trans *trans, struct error *e);
 void cache_fini(struct trans *trans);
 void cache_flush(struct trans *trans);
-struct translation *cache_add(struct trans *trans);
+struct translation *cache_add(struct trans *trans, const struct part *parts, unsigned part_count);
 bool cache_has_room(const struct trans *trans);
 uint32_t cache_add_site(struct trans *trans, struct site site);
 void cache_link(struct trans *trans, struct link *l, struct translation *to);

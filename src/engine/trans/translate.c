@@ -8,27 +8,6 @@
 
 #include <string.h>
 
-/* LZCNT and TZCNT are BSR and BSF to a processor that does not know their prefix. */
-static bool is_other_here(const struct work *w, const ZydisDecodedInstruction *d)
-{
-	const struct cpu_model *model = w->t->c->v->model;
-	return (d->mnemonic == ZYDIS_MNEMONIC_LZCNT && !cpu_has(model, FEATURE_LZCNT)) ||
-	       (d->mnemonic == ZYDIS_MNEMONIC_TZCNT && !cpu_has(model, FEATURE_BMI1));
-}
-
-static bool decode(struct work *w, struct guest_insn *g, const uint8_t *bytes, unsigned index)
-{
-	const struct insn *i = &w->b->insns[index];
-	g->bytes = bytes + i->offset;
-	g->rip = w->x->rip + i->offset;
-	g->index = (uint8_t)index;
-	if (interp_is_undefined(i))
-		return false;
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&w->trans->decoder, g->bytes, i->length, &g->d,
-						   g->operands)) &&
-	       !is_other_here(w, &g->d);
-}
-
 static void emit_interpreted(struct work *w)
 {
 	w->is_flags_kept = true; /* it may do anything with them */
@@ -79,7 +58,7 @@ static void translate_one(struct work *w)
 static uint8_t *emit_entry(struct work *w)
 {
 	emit_rm(&w->e, 0, 0x83, 5, FRAME(budget)); /* sub dword, imm8 */
-	emit_byte(&w->e, w->b->count);
+	emit_byte(&w->e, w->count);
 	return emit_jcc_forward(&w->e, CONDITION_L);
 }
 
@@ -89,7 +68,7 @@ static void emit_out_of_budget(struct work *w, uint8_t *patch)
 	for (unsigned k = 0; k < w->changed_count; k++)
 		emit_patch(w->changed[k], w->e.at);
 	emit_rm(&w->e, 0, 0x83, 0, FRAME(budget)); /* add */
-	emit_byte(&w->e, w->b->count);
+	emit_byte(&w->e, w->count);
 	emit_call_helper(w, add_site(w, (struct site){0}), w->trans->to_budget);
 }
 
@@ -98,18 +77,18 @@ static void emit_out_of_budget(struct work *w, uint8_t *patch)
  * so the block begins by comparing the bytes there with those that it was made of, and leaves if
  * they have changed.
  */
-static void emit_crossing_check(struct work *w, const uint8_t *second)
+static void emit_crossing_check(struct work *w, const struct block *b, const uint8_t *second)
 {
 	struct emitter *e = &w->e;
-	unsigned have = (unsigned)(PAGE_SIZE_BYTES - (w->b->gpa & PAGE_OFFSET_MASK)), n;
+	unsigned have = (unsigned)(PAGE_SIZE_BYTES - (b->gpa & PAGE_OFFSET_MASK)), n;
 	emit_constant(e, HOST_T0, (uint64_t)(uintptr_t)second);
-	for (unsigned at = have; at < w->b->bytes; at += n) {
+	for (unsigned at = have; at < b->bytes; at += n) {
 		struct host_memory m = {
 			.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)(at - have)};
-		n = w->b->bytes - at >= 4 ? 4 : 1;
+		n = b->bytes - at >= 4 ? 4 : 1;
 		emit_rm(e, 0, n == 4 ? 0x81 : 0x80, 7, m); /* cmp */
 		for (unsigned k = 0; k < n; k++)
-			emit_byte(e, w->b->crossing[at + k]);
+			emit_byte(e, b->crossing[at + k]);
 		w->changed[w->changed_count++] = emit_jcc_forward(e, CONDITION_NE);
 	}
 }
@@ -118,7 +97,7 @@ static void emit_crossing_check(struct work *w, const uint8_t *second)
 static void emit_vectors_check(struct work *w)
 {
 	bool is_wanted = false, is_avx = false;
-	for (unsigned k = 0; k < w->b->count; k++) {
+	for (unsigned k = 0; k < w->count; k++) {
 		const struct guest_insn *g = &w->trans->insns[k];
 		if (!g->is_decoded || !is_vector(g))
 			continue;
@@ -137,7 +116,7 @@ static void emit_vectors_check(struct work *w)
 static void emit_x87_check(struct work *w)
 {
 	bool is_wanted = false;
-	for (unsigned k = 0; k < w->b->count; k++)
+	for (unsigned k = 0; k < w->count; k++)
 		is_wanted |= w->trans->insns[k].is_decoded && is_x87(&w->trans->insns[k]);
 	if (!is_wanted || !w->trans->has_x87)
 		return;
@@ -148,66 +127,76 @@ static void emit_x87_check(struct work *w)
 	w->trans->sites[site].resume = emitter_here(&w->e);
 }
 
-static void translate_all(struct work *w, const uint8_t *bytes)
+/* Instructions from w->g on, as many as it says. 0: the translation ends with them. */
+static unsigned translate_some(struct work *w)
 {
-	unsigned count = w->b->count;
-	for (unsigned k = 0; k < count; k++) {
-		struct guest_insn *g = &w->trans->insns[k];
-		g->is_decoded = decode(w, g, bytes, k);
+	bool ends = false;
+	unsigned in_part = w->x->count - w->x->parts[w->g->part].rest - w->g->index;
+	w->slow_of_insn = w->slow_count;
+	unsigned taken = translate_stack_run(w, in_part, &ends);
+	if (taken) {
+		end_slow(w);
+		return ends ? 0 : taken;
 	}
+	if (w->g->goes_on)
+		translate_inner_branch(w);
+	else if (in_part == 1 && w->g->is_decoded && translate_branch(w))
+		return 0;
+	else
+		translate_one(w);
+	return 1;
+}
+
+static void translate_all(struct work *w)
+{
+	const struct part *last = &w->x->parts[w->part_count - 1];
 	flags_find_live(w);
 	emit_vectors_check(w);
 	emit_x87_check(w);
 	unsigned taken;
-	bool ends = false;
-	for (unsigned k = 0; k < count; k += taken) {
+	for (unsigned k = 0; k < w->count; k += taken) {
 		w->g = &w->trans->insns[k];
-		w->slow_of_insn = w->slow_count;
-		taken = translate_stack_run(w, count - k, &ends);
-		if (ends)
+		taken = translate_some(w);
+		if (!taken)
 			return;
-		if (taken) {
-			end_slow(w);
-			continue;
-		}
-		taken = 1;
-		if (k + 1 == count && w->g->is_decoded && translate_branch(w))
-			return;
-		translate_one(w);
 	}
-	w->is_flags_kept = true;
-	flags_to_frame(w);
+	w->g = &w->trans->insns[w->count - 1];
+	flags_leave(w);
 	if (w->changes_space)
-		emit_far_exit(w, w->x->rip + w->b->bytes);
+		emit_far_exit(w, last->rip + last->block->bytes);
 	else
-		emit_exit(w, w->x->rip + w->b->bytes, 0);
+		emit_exit(w, last->rip + last->block->bytes);
 }
 
 struct translation *translate(struct trans_vcpu *t, struct block *b)
 {
 	struct trans *trans = t->trans;
 	bool is_crossing = b->gfn2 != ~0ull;
-	const uint8_t *bytes = block_bytes(t->c->memory, b), *second = NULL;
+	gpa_t first = gpa_from_gfn(gpa_gfn(gpa(b->gpa)));
+	const uint8_t *page = memory_host(t->c->memory, first, PAGE_SIZE_BYTES), *second = NULL;
 	if (is_crossing)
 		second = memory_host(t->c->memory, gpa_from_gfn(b->gfn2), INSN_BYTES_MAX);
-	if (!bytes || !b->count || (is_crossing && !second))
+	if (!page || !b->count || (is_crossing && !second))
 		return NULL;
 	struct work w = {
 		.trans = trans,
 		.t = t,
-		.b = b,
+		.page = page,
 		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
-		.x = cache_add(trans),
 	};
-	*w.x = (struct translation){.block = b,
-				    .rip = t->c->s->rip,
-				    .mode = t->c->mode,
-				    .code = emitter_here(&w.e),
-				    .variant = b->translation};
+	trace_choose(&w, b, t->c->s->rip);
+	w.x = cache_add(trans, w.parts, w.part_count);
+	w.x->block = b;
+	w.x->rip = t->c->s->rip;
+	w.x->mode = t->c->mode;
+	w.x->count = (uint8_t)w.count;
+	w.x->code = emitter_here(&w.e);
+	w.x->variant = b->translation;
 	uint8_t *budget = emit_entry(&w);
 	if (is_crossing)
-		emit_crossing_check(&w, second);
-	translate_all(&w, bytes);
+		emit_crossing_check(&w, b, second);
+	translate_all(&w);
+	block_depend(trans->interp, b, w.granules);
 	w.g = NULL;
 	emit_out_of_budget(&w, budget);
 	emit_slow(&w);

@@ -16,8 +16,12 @@ struct guest_insn {
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 	const uint8_t *bytes;
 	uint64_t rip;
-	uint8_t index; /* in its block */
+	uint8_t index; /* in the translation */
+	uint8_t part;  /* that it is in */
 	bool is_decoded;
+	bool goes_on;	  /* a branch to the next part */
+	bool is_inverted; /* ... a Jcc, if it is taken */
+	uint8_t side;	  /* flags that matter where the other way of such a Jcc leads */
 };
 
 struct guest_address {
@@ -30,7 +34,15 @@ struct guest_address {
 	int64_t disp;	      /* the whole address if is_constant */
 };
 
-enum slow_kind { SLOW_FILL, SLOW_LINK, SLOW_JUMP, SLOW_VECTORS, SLOW_X87, SLOW_INTERPRET };
+enum slow_kind {
+	SLOW_FILL,
+	SLOW_LINK,
+	SLOW_JUMP,
+	SLOW_SIDE,
+	SLOW_VECTORS,
+	SLOW_X87,
+	SLOW_INTERPRET
+};
 
 /* Code that is written behind the block; so much for one instruction. */
 #define SLOW_OF_INSN_MAX 6
@@ -41,17 +53,22 @@ struct slow {
 	struct host_memory tag; /* SLOW_FILL: undoes the comparison */
 	uint8_t *after;		/* SLOW_FILL: the end of its instruction */
 	bool is_flags_needed;	/* ... where the flags are in the host's */
-	uint64_t rip;		/* SLOW_JUMP */
+	uint64_t rip;		/* SLOW_JUMP, SLOW_SIDE */
+	uint8_t rest;		/* SLOW_SIDE: instructions that do not run */
+	bool saves_flags;	/* ... the host has them alone, and they matter */
 };
 
-#define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 8)
+#define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 2 * PARTS_MAX + 8)
 
 struct work {
 	struct trans *trans;
 	struct trans_vcpu *t;
 	struct emitter e;
 	struct translation *x;
-	struct block *b;
+	const uint8_t *page; /* the guest's bytes */
+	uint64_t granules;   /* of the page, that the translation depends on besides its block */
+	struct part parts[PARTS_MAX];
+	unsigned part_count, count; /* instructions of all parts */
 	const struct guest_insn *g;
 	enum flags_place flags;
 	uint8_t live_before[BLOCK_INSNS_MAX]; /* flags (enum live) whose value matters */
@@ -75,6 +92,10 @@ bool flags_written(const struct guest_insn *g);
 
 /* Fills w->live_before and w->live_after. */
 void flags_find_live(struct work *w);
+/* Behind the instruction, on the way out: as flags_to_frame(), if they matter there. */
+void flags_leave(struct work *w);
+/* The frame takes the host's. Uses T0. */
+void flags_emit_save(struct emitter *e);
 /* The frame has the flags, whatever becomes of the host's. Uses T0. */
 void flags_to_frame(struct work *w);
 /* The host has them, too. Leaves T0 and T1 alone. */
@@ -146,11 +167,33 @@ void add_rare(struct work *w, unsigned condition);
 
 bool translate_system(struct work *w);
 
+/* ---- trace.c ---- */
+
+/* Chooses the blocks that the translation of `b` runs through, and decodes them. */
+void trace_choose(struct work *w, struct block *b, uint64_t rip);
+/* Flags that matter where control goes to `rip`. */
+uint8_t trace_live_at(struct work *w, uint64_t rip);
+
 /* ---- branch.c ---- */
 
+bool branch_is_jcc(const ZydisDecodedInstruction *d);
+static inline uint64_t branch_next(const struct guest_insn *g)
+{
+	return g->rip + g->d.length;
+}
+/* JMP and CALL to a constant address. */
+bool branch_is_direct(const struct guest_insn *g);
+/* Where a direct branch leads. */
+static inline uint64_t branch_target(const struct guest_insn *g)
+{
+	return branch_next(g) + g->operands[0].imm.value.u;
+}
+
 bool translate_branch(struct work *w);
-/* The way out to `rip`, the n-th link of the block. */
-void emit_exit(struct work *w, uint64_t rip, unsigned n);
+/* A branch to the next part. */
+void translate_inner_branch(struct work *w);
+/* The way out to `rip`. */
+void emit_exit(struct work *w, uint64_t rip);
 /* The same where nothing is known of the page it lies in. */
 void emit_far_exit(struct work *w, uint64_t rip);
 /* To the address in T1; `undo_sp` takes the instruction's change of RSP back. */

@@ -1,0 +1,136 @@
+/*
+ * Which blocks a translation runs through: the one that it is made for, and behind it those that a
+ * direct branch inside the page leads to, as long as they are warm, too. The budget is taken for
+ * all of them at the entry, and flags that the next one overwrites are never saved.
+ *
+ * What is known of code that is not the first block's own holds as long as the bytes do: the
+ * translation depends on the 64-byte granules (block.h) of all that was looked at here.
+ */
+#include "engine/trans/translate_private.h"
+
+#define PEEK_MAX 6 /* instructions, to learn what becomes of the flags */
+
+static bool is_in_page(const struct work *w, uint64_t rip)
+{
+	return rip >> PAGE_SHIFT == w->parts[0].rip >> PAGE_SHIFT;
+}
+
+static bool is_in_trace(const struct work *w, uint64_t rip)
+{
+	for (unsigned k = 0; k < w->part_count; k++)
+		if (w->parts[k].rip == rip)
+			return true;
+	return false;
+}
+
+static void depend(struct work *w, uint64_t rip, unsigned size_bytes)
+{
+	unsigned first = rip & PAGE_OFFSET_MASK;
+	w->granules |= block_granules(first, first + size_bytes - 1);
+}
+
+/* LZCNT and TZCNT are BSR and BSF to a processor that does not know their prefix. */
+static bool is_other_here(const struct work *w, const ZydisDecodedInstruction *d)
+{
+	const struct cpu_model *model = w->t->c->v->model;
+	return (d->mnemonic == ZYDIS_MNEMONIC_LZCNT && !cpu_has(model, FEATURE_LZCNT)) ||
+	       (d->mnemonic == ZYDIS_MNEMONIC_TZCNT && !cpu_has(model, FEATURE_BMI1));
+}
+
+static bool decode_bytes(struct work *w, struct guest_insn *g, unsigned available)
+{
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&w->trans->decoder, g->bytes, available, &g->d,
+						   g->operands)) &&
+	       !is_other_here(w, &g->d);
+}
+
+static bool decode(struct work *w, struct guest_insn *g, const struct part *part, unsigned index)
+{
+	const struct insn *i = &part->block->insns[index];
+	*g = (struct guest_insn){.rip = part->rip + i->offset,
+				 .index = (uint8_t)(part->first + index),
+				 .part = (uint8_t)(w->part_count - 1)};
+	bool is_crossing = part->block->gfn2 != ~0ull;
+	g->bytes = is_crossing ? part->block->crossing : w->page + (g->rip & PAGE_OFFSET_MASK);
+	return !interp_is_undefined(i) && decode_bytes(w, g, i->length);
+}
+
+/* Returns its last instruction. */
+static struct guest_insn *add_part(struct work *w, struct block *b, uint64_t rip)
+{
+	struct part *part = &w->parts[w->part_count++];
+	struct guest_insn *g = NULL;
+	*part = (struct part){.block = b, .rip = rip, .first = (uint8_t)w->count};
+	for (unsigned k = 0; k < b->count; k++) {
+		g = &w->trans->insns[w->count++];
+		g->is_decoded = decode(w, g, part, k);
+	}
+	return g;
+}
+
+/* The block at `rip` if it may be the next part. */
+static struct block *warm_block(struct work *w, uint64_t rip)
+{
+	const struct block *head = w->parts[0].block;
+	if (!is_in_page(w, rip) || is_in_trace(w, rip) || w->part_count == PARTS_MAX)
+		return NULL;
+	struct block *b = block_find(
+		w->trans->interp, align_down(head->gpa, PAGE_SIZE_BYTES) | (rip & PAGE_OFFSET_MASK),
+		head->key);
+	if (!b || b->gfn2 != ~0ull || !b->count || w->count + b->count > BLOCK_INSNS_MAX)
+		return NULL;
+	return b->heat >= (w->trans->translator.warm_count + 1) / 2 ? b : NULL;
+}
+
+/* Where the branch `g` goes on, or NULL. */
+static struct block *follow(struct work *w, struct guest_insn *g, uint64_t *rip)
+{
+	if (!g->is_decoded || g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
+		return NULL;
+	if (branch_is_jcc(&g->d)) {
+		if (is_in_trace(w, branch_target(g)))
+			return NULL; /* a loop */
+		struct block *next = warm_block(w, *rip = branch_next(g));
+		if (next)
+			return next;
+		g->is_inverted = true;
+		return warm_block(w, *rip = branch_target(g));
+	}
+	return branch_is_direct(g) ? warm_block(w, *rip = branch_target(g)) : NULL;
+}
+
+void trace_choose(struct work *w, struct block *b, uint64_t rip)
+{
+	struct guest_insn *last = add_part(w, b, rip);
+	while ((b = follow(w, last, &rip))) {
+		last->goes_on = true;
+		depend(w, rip, b->bytes);
+		last = add_part(w, b, rip);
+	}
+	for (unsigned k = 0; k + 1 < w->part_count; k++)
+		w->parts[k].rest = (uint8_t)(w->count - w->parts[k + 1].first);
+}
+
+uint8_t trace_live_at(struct work *w, uint64_t rip)
+{
+	uint8_t read = 0, left = FLAGS_ALL;
+	uint64_t at = rip;
+	if (w->trans->exact_flags)
+		return FLAGS_ALL;
+	for (unsigned k = 0; left && k < PEEK_MAX && is_in_page(w, at); k++) {
+		unsigned offset = at & PAGE_OFFSET_MASK;
+		struct guest_insn g = {.bytes = w->page + offset};
+		if (!decode_bytes(w, &g, PAGE_SIZE_BYTES - offset))
+			break;
+		bool is_jcc = branch_is_jcc(&g.d);
+		if (!is_jcc && !is_quiet(&g))
+			break;
+		depend(w, at, g.d.length);
+		read |= flags_read(&g) & left;
+		if (is_jcc)
+			break;
+		left &= (uint8_t)~flags_killed(&g);
+		at += g.d.length;
+	}
+	return read | left;
+}
