@@ -2,6 +2,7 @@
 #include "net/net.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "net/private.h"
@@ -43,15 +44,10 @@ int net_io_error(int error_number)
 	}
 }
 
-void net_default_mac(uint8_t mac[NET_MAC_BYTES], unsigned card, bool is_shared)
+void net_default_mac(uint8_t mac[NET_MAC_BYTES], bool is_shared)
 {
-	uint32_t low = 0x123456 + card;
-	if (is_shared && getrandom(&low, sizeof(low), 0) < 0)
-		low = 0x123456 + card;
-	mac[0] = 0x52;
-	mac[1] = 0x54;
-	mac[2] = 0;
-	mac[3] = (uint8_t)(low >> 16);
-	mac[4] = (uint8_t)(low >> 8);
-	mac[5] = (uint8_t)low;
+	static const uint8_t usual[NET_MAC_BYTES] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
+	memcpy(mac, usual, sizeof(usual));
+	if (is_shared)
+		(void)!getrandom(mac + 3, NET_MAC_BYTES - 3, 0);
 }

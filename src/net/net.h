@@ -29,6 +29,8 @@
 #define NET_FRAME_MAX (NET_HEADER_BYTES + 4 + NET_MTU_MAX)
 #define NET_FORWARDS_MAX 64
 
+#define NET_SPEC_MAX 4096
+
 enum net_kind { NET_NONE, NET_USER, NET_TAP, NET_SWITCH };
 
 /* A port of the host that leads to one of the guest. */
@@ -75,9 +77,9 @@ struct net_config {
 int net_parse(struct net_config *out, const char *spec, struct error *e);
 /* "52:54:00:12:34:56"; false if it is no address of one card. */
 bool net_parse_mac(const char *text, uint8_t mac[NET_MAC_BYTES]);
-/* A card's address if nobody gave one: reproducible for the cards of one machine; for those that
- * meet other machines' (is_shared) at random. */
-void net_default_mac(uint8_t mac[NET_MAC_BYTES], unsigned card, bool is_shared);
+/* A card's address if nobody gave one: always the same, or at random if others are on its network
+ * (is_shared). */
+void net_default_mac(uint8_t mac[NET_MAC_BYTES], bool is_shared);
 
 struct net;
 

@@ -8,8 +8,6 @@
 
 #include "net/net.h"
 
-#define SPEC_MAX 4096
-
 static const char *const kinds[] = {
 	[NET_NONE] = "none", [NET_USER] = "user", [NET_TAP] = "tap", [NET_SWITCH] = "switch"};
 
@@ -305,7 +303,7 @@ static int complete(struct net_config *c, struct error *e)
 
 int net_parse(struct net_config *c, const char *spec, struct error *e)
 {
-	char text[SPEC_MAX];
+	char text[NET_SPEC_MAX];
 	char *rest = text;
 	*c = (struct net_config){.mtu = NET_MTU_DEFAULT};
 	if (strlen(spec) >= sizeof(text))

@@ -1,7 +1,6 @@
 /*
- * gnomon-usernet: TCP/IP for one guest, with libslirp, in a process of its own. net/user.c starts
- * it with one end of a socket pair as descriptor 3 and --net's text as its argument; a message is a
- * frame. It prints nothing: what is wrong at the start is its first message, "ok" if nothing is.
+ * gnomon-usernet: TCP/IP for one guest, with libslirp, in a process of its own (sandbox/child.h).
+ * Its argument is --net's text; a message is a frame.
  *
  * It ends when the other end is closed, and with the process that started it. After the start it
  * may open internet sockets and read files (the resolver's configuration, what TFTP serves), and
@@ -10,20 +9,18 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "net/net.h"
+#include "sandbox/child.h"
 #include "sandbox/sandbox.h"
 
-#define MACHINE_FD 3
 #define FRAMES_A_ROUND 64
 #define STALL_MS 100
 #define TIMERS_MAX 4
@@ -56,9 +53,9 @@ static int64_t now_ns(void *opaque)
 static ssize_t send_packet(const void *bytes, size_t count, void *opaque)
 {
 	struct usernet *u = opaque;
-	struct pollfd p = {.fd = MACHINE_FD, .events = POLLOUT};
+	struct pollfd p = {.fd = CHILD_FD, .events = POLLOUT};
 	for (unsigned i = 0; i < 2; i++) {
-		ssize_t n = send(MACHINE_FD, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send(CHILD_FD, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n >= 0)
 			return n;
 		if (errno == EPIPE || errno == ECONNRESET)
@@ -165,7 +162,7 @@ static int got_events(int index, void *opaque)
 static void read_machine(struct usernet *u)
 {
 	for (unsigned i = 0; i < FRAMES_A_ROUND && !u->is_over; i++) {
-		ssize_t n = recv(MACHINE_FD, u->frame, sizeof(u->frame), MSG_DONTWAIT);
+		ssize_t n = recv(CHILD_FD, u->frame, sizeof(u->frame), MSG_DONTWAIT);
 		if (n > 0)
 			slirp_input(u->slirp, u->frame, (int)n);
 		else if (n == 0 || (errno != EAGAIN && errno != EINTR))
@@ -198,7 +195,7 @@ static void serve(struct usernet *u)
 	while (!u->is_over) {
 		uint32_t timeout_ms = ring(u, INT32_MAX);
 		u->fd_count = 0;
-		if (add_poll(MACHINE_FD, SLIRP_POLL_IN, u) < 0)
+		if (add_poll(CHILD_FD, SLIRP_POLL_IN, u) < 0)
 			return;
 		slirp_pollfds_fill(u->slirp, &timeout_ms, add_poll, u);
 		int ready = poll(u->fds, u->fd_count, (int)timeout_ms);
@@ -284,11 +281,9 @@ int main(int argc, char **argv)
 	struct error e = {0};
 	/* The time zone's file is read now, not behind the filter. */
 	tzset();
-	signal(SIGPIPE, SIG_IGN);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	child_begin();
 	int r = argc == 2 ? start(&u, argv[1], &e) : error_set(&e, -EINVAL, "started by hand");
-	const char *word = r ? e.text : "ok";
-	if (send(MACHINE_FD, word, strlen(word), MSG_NOSIGNAL) < 0 || r)
+	if (!child_say_started(r, &e))
 		return 1;
 	serve(&u);
 	return 0;
