@@ -79,6 +79,14 @@ static int set_device(void *target, const char *value, struct error *e)
 	return add_device(target, d, e);
 }
 
+/* "none" is what there is without the option. */
+static int set_net(void *target, const char *value, struct error *e)
+{
+	if (!strcmp(value, "none"))
+		return 0;
+	return add_device(target, (struct vm_device){"net", value, "net"}, e);
+}
+
 static int set_format(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
@@ -224,6 +232,10 @@ static const struct option_row rows[] = {
 	 "stdio, file:PATH, pty, unix:PATH[,server], null; once for COM1, again for COM2 "
 	 "[stdio, null]",
 	 NULL, OPTION_CUSTOM, .set = set_serial},
+	{"net", NULL, "KIND[,KEY=VALUE]...",
+	 "a network card: user[,hostfwd=tcp::2222-:22]... needs no privileges; tap,ifname=NAME; "
+	 "switch,path=SOCKET (gnomon switch); none [none]",
+	 NULL, OPTION_CUSTOM, .set = set_net},
 	{"device", "-device", "KIND[,KEY=VALUE]...",
 	 "add a device, on PCI or with transport=mmio: the list is below", NULL, OPTION_CUSTOM,
 	 .set = set_device},

@@ -11,6 +11,7 @@ static const struct net_ops *const backends[] = {
 	[NET_USER] = &net_user_ops,
 	[NET_TAP] = &net_tap_ops,
 	[NET_SWITCH] = &net_switch_ops,
+	[NET_LOOP] = &net_loop_ops,
 };
 
 int net_open(struct net **out, const char *spec, struct error *e)

@@ -8,6 +8,7 @@
  *
  *   user     the host's own connections, through TCP/IP in a process of its own (src/usernet)
  *   tap      a tap device of the host
+ *   loop     what is sent comes back: for tests
  *   switch   a unix socket where a switch (gnomon switch, or whoever speaks its protocol) listens
  *
  * The specification is text, as --net takes it: see net_parse().
@@ -25,13 +26,16 @@
 #define NET_MTU_MIN 576u
 #define NET_MTU_MAX 65520u
 #define NET_MTU_DEFAULT 1500u
+/* User networking ends connections itself, so the host's links do not matter: large frames spare
+ * the guest most of the work. */
+#define NET_MTU_USER NET_MTU_MAX
 /* With a VLAN tag. */
 #define NET_FRAME_MAX (NET_HEADER_BYTES + 4 + NET_MTU_MAX)
 #define NET_FORWARDS_MAX 64
 
 #define NET_SPEC_MAX 4096
 
-enum net_kind { NET_NONE, NET_USER, NET_TAP, NET_SWITCH };
+enum net_kind { NET_NONE, NET_USER, NET_TAP, NET_SWITCH, NET_LOOP };
 
 /* A port of the host that leads to one of the guest. */
 struct net_forward {
@@ -63,13 +67,13 @@ struct net_config {
 /*
  * KIND[,KEY=VALUE]...
  *
- *   every kind   mac=52:54:00:12:34:56  mtu=1500
+ *   every kind   mac=52:54:00:12:34:56  mtu=1500 (user: 65520)
  *   user         net=10.0.2.0/24  host=10.0.2.2  dns=10.0.2.3  dhcpstart=10.0.2.15  restrict=on|off
  *                hostname=NAME  tftp=FOLDER  bootfile=NAME
  *                hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT, as often as need be
  *   tap          ifname=NAME
  *   switch       path=SOCKET
- *   none
+ *   loop, none
  *
  * A forward without a host address listens on 127.0.0.1; without a guest address it leads to
  * dhcpstart. -EINVAL with what is wrong and what would be right.
@@ -89,6 +93,9 @@ struct net_ops {
 	/* One frame. 0; -EAGAIN: the other side's queue is full; -EPIPE: there is no other side
 	 * any more. Anything else is the frame's fault: it is lost. */
 	int (*send)(struct net *n, const struct iovec *parts, unsigned part_count);
+	/* What was taken and has not left yet goes as far as it can: 0 if all of it, -EAGAIN, or
+	 * -EPIPE. May be NULL: nothing ever waits. */
+	int (*flush)(struct net *n);
 	/* The next frame's bytes; -EAGAIN: none now; -EPIPE as above. `room` is at least
 	 * NET_FRAME_MAX. */
 	ssize_t (*receive)(struct net *n, uint8_t *frame, size_t room);
@@ -108,6 +115,11 @@ void net_close(struct net *n); /* net_close(NULL) is legal */
 static inline int net_send(struct net *n, const struct iovec *parts, unsigned part_count)
 {
 	return n->ops->send(n, parts, part_count);
+}
+
+static inline int net_flush(struct net *n)
+{
+	return n->ops->flush ? n->ops->flush(n) : 0;
 }
 
 static inline ssize_t net_receive(struct net *n, uint8_t *frame, size_t room)

@@ -8,8 +8,11 @@
 
 #include "net/net.h"
 
-static const char *const kinds[] = {
-	[NET_NONE] = "none", [NET_USER] = "user", [NET_TAP] = "tap", [NET_SWITCH] = "switch"};
+static const char *const kinds[] = {[NET_NONE] = "none",
+				    [NET_USER] = "user",
+				    [NET_TAP] = "tap",
+				    [NET_SWITCH] = "switch",
+				    [NET_LOOP] = "loop"};
 
 /* ---- values ---- */
 
@@ -197,7 +200,7 @@ static int set_forward(struct net_config *c, char *value, struct error *e)
 }
 
 #define FOR(kind) (1u << NET_##kind)
-#define ALL (FOR(USER) | FOR(TAP) | FOR(SWITCH))
+#define ALL (FOR(NONE) | FOR(USER) | FOR(TAP) | FOR(SWITCH) | FOR(LOOP))
 
 static const struct key {
 	const char *name;
@@ -229,9 +232,6 @@ static int unknown_key(enum net_kind kind, const char *name, struct error *e)
 			snprintf(legal + used, sizeof(legal) - used, "%s%s", used ? ", " : "",
 				 keys[i].name);
 	}
-	if (!*legal)
-		return error_set(e, -EINVAL, "'%s' takes no keys, yet there is '%s'", kinds[kind],
-				 name);
 	return error_set(e, -EINVAL, "'%s' has no key '%s'; it has %s", kinds[kind], name, legal);
 }
 
@@ -294,6 +294,8 @@ static int complete_user(struct net_user_config *u, struct error *e)
 
 static int complete(struct net_config *c, struct error *e)
 {
+	if (!c->mtu)
+		c->mtu = c->kind == NET_USER ? NET_MTU_USER : NET_MTU_DEFAULT;
 	if (c->kind == NET_TAP && !*c->ifname)
 		return error_set(e, -EINVAL, "tap: ifname=NAME is missing");
 	if (c->kind == NET_SWITCH && !*c->path)
@@ -305,18 +307,19 @@ int net_parse(struct net_config *c, const char *spec, struct error *e)
 {
 	char text[NET_SPEC_MAX];
 	char *rest = text;
-	*c = (struct net_config){.mtu = NET_MTU_DEFAULT};
+	*c = (struct net_config){0};
 	if (strlen(spec) >= sizeof(text))
 		return error_set(e, -EINVAL, "more than %zu characters", sizeof(text) - 1);
 	memcpy(text, spec, strlen(spec) + 1);
 	const char *kind = strsep(&rest, ",");
-	for (c->kind = NET_NONE; c->kind <= NET_SWITCH; c->kind++)
+	for (c->kind = NET_NONE; c->kind < ARRAY_COUNT(kinds); c->kind++)
 		if (!strcmp(kind, kinds[c->kind]))
 			break;
-	if (c->kind > NET_SWITCH)
+	if (c->kind == ARRAY_COUNT(kinds))
 		return error_set(
 			e, -EINVAL,
-			"'%s' is no kind of network; the kinds are user, tap, switch, none", kind);
+			"'%s' is no kind of network; the kinds are user, tap, switch, loop, none",
+			kind);
 	while (rest) {
 		int r = set_key(c, strsep(&rest, ","), e);
 		if (r)

@@ -3,7 +3,7 @@
 
 #include "net/net.h"
 
-extern const struct net_ops net_user_ops, net_tap_ops, net_switch_ops;
+extern const struct net_ops net_user_ops, net_tap_ops, net_switch_ops, net_loop_ops;
 
 /* What sendmsg(), readv() and their like left in errno, as net_ops says it. */
 int net_io_error(int error_number);

@@ -35,6 +35,11 @@ static int port_send(struct net *n, const struct iovec *parts, unsigned part_cou
 	return net_stream_send(&((struct switch_port *)n)->stream, parts, part_count);
 }
 
+static int port_flush(struct net *n)
+{
+	return net_stream_flush(&((struct switch_port *)n)->stream);
+}
+
 static ssize_t port_receive(struct net *n, uint8_t *frame, size_t room)
 {
 	return net_stream_receive(&((struct switch_port *)n)->stream, frame, room);
@@ -46,4 +51,4 @@ static void port_close(struct net *n)
 	free(n);
 }
 
-const struct net_ops net_switch_ops = {port_open, port_send, port_receive, port_close};
+const struct net_ops net_switch_ops = {port_open, port_send, port_flush, port_receive, port_close};

@@ -53,4 +53,4 @@ static void tap_close(struct net *n)
 	free(n);
 }
 
-const struct net_ops net_tap_ops = {tap_open, tap_send, tap_receive, tap_close};
+const struct net_ops net_tap_ops = {tap_open, tap_send, NULL, tap_receive, tap_close};

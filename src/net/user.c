@@ -62,4 +62,4 @@ static void user_close(struct net *n)
 	free(u);
 }
 
-const struct net_ops net_user_ops = {user_open, user_send, user_receive, user_close};
+const struct net_ops net_user_ops = {user_open, user_send, NULL, user_receive, user_close};

@@ -7,6 +7,7 @@
 
 static const struct virtio_row *const rows[] = {
 	&virtio_rng_row,
+	&virtio_net_row,
 };
 
 const char *const virtio_transport_names[] = {"pci", "mmio", NULL};

@@ -239,6 +239,13 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	return q->is_packed ? packed_pop(q, c) : split_pop(q, c);
 }
 
+void virtq_rewind(struct virtq *q, const struct virtq_state *before)
+{
+	q->state->next_avail = before->next_avail;
+	q->state->avail_wrap = before->avail_wrap;
+	q->state->in_flight = before->in_flight;
+}
+
 bool virtq_has_chain(struct virtq *q)
 {
 	if (!is_usable(q))

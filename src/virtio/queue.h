@@ -83,6 +83,9 @@ int virtq_check(const struct virtq *q, struct error *e);
 /* Takes the next chain: 1; 0 if there is none (or the queue is not usable), -EPROTO if the queue
  * has just become broken. */
 int virtq_pop(struct virtq *q, struct virtq_chain *c);
+/* Gives back, untaken, all that was popped since `before` was the queue's state, none of it pushed.
+ */
+void virtq_rewind(struct virtq *q, const struct virtq_state *before);
 /* Is there one to take? */
 bool virtq_has_chain(struct virtq *q);
 /* Gives it back, `written` bytes of it written. */

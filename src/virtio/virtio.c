@@ -195,6 +195,18 @@ void virtio_push(struct virtio_device *d, unsigned queue, struct virtq_ticket t,
 			   written < UINT32_MAX ? (uint32_t)written : UINT32_MAX);
 }
 
+void virtio_kick_later(struct virtio_device *d, unsigned queue, uint64_t delay_ns)
+{
+	struct clock *clock = d->host->clock;
+	if (!virtio_is_running(d))
+		return;
+	if (!d->state.kicked)
+		d->state.kick_deadline = clock_now(clock) + clock_cycles_from_ns(clock, delay_ns);
+	d->state.kicked |= 1u << queue;
+	if (!d->timer.is_armed)
+		arm(d);
+}
+
 static void interrupt(struct virtio_device *d, int index)
 {
 	if (d->wire.interrupt)

@@ -124,6 +124,7 @@ struct virtio_device {
 	size_t own_bytes;
 	struct virtio_wire wire;
 	struct timer timer;
+	bool is_live;	     /* it is connected to a world where real time passes */
 	unsigned in_flight;  /* work that finishes by itself; real clock only */
 	char *text;	     /* the option, complete; owned */
 	const char *problem; /* why it needs a reset; for people */
@@ -156,6 +157,8 @@ bool virtio_pop(struct virtio_device *d, unsigned queue, struct virtq_chain *c);
 /* Gives it back. virtio_signal() follows, once for several. */
 void virtio_push(struct virtio_device *d, unsigned queue, struct virtq_ticket t, uint64_t written);
 void virtio_signal(struct virtio_device *d, unsigned queue);
+/* As if the driver kicked again in `delay_ns`: something could not be done now. */
+void virtio_kick_later(struct virtio_device *d, unsigned queue, uint64_t delay_ns);
 /* The configuration changed by itself. */
 void virtio_config_changed(struct virtio_device *d);
 /* The driver did what it must not: DEVICE_NEEDS_RESET. `problem` is a constant. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "device/irq_router.h"
 #include "virtio/mmio.h"
 #include "virtio/pci.h"
@@ -161,6 +162,9 @@ int devices_create(struct vm *vm, const struct device_wires *wires, struct error
 		if (r)
 			return r;
 	}
+	if (devices_are_live(vm) && vm->config.clock == CLOCK_VIRTUAL)
+		log_warn("a network's world does not repeat itself: with one, --clock virtual does "
+			 "not make runs alike");
 	return 0;
 }
 
@@ -205,6 +209,14 @@ bool devices_are_busy(const struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->devices->count; i++)
 		if (vm->devices->slots[i].virtio->in_flight)
+			return true;
+	return false;
+}
+
+bool devices_are_live(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->devices->count; i++)
+		if (vm->devices->slots[i].virtio->is_live)
 			return true;
 	return false;
 }

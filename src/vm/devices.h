@@ -37,5 +37,7 @@ unsigned devices_mmio_count(const struct vm *vm);
 void devices_drain(struct vm *vm);
 /* Takes what has finished since; cheap. */
 void devices_poll(struct vm *vm);
+/* Is one connected to a world where real time passes? */
+bool devices_are_live(const struct vm *vm);
 /* Has one work under way that will finish by itself? */
 bool devices_are_busy(const struct vm *vm);

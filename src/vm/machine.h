@@ -92,7 +92,7 @@ struct vm {
 	int step_vcpu; /* the vcpu to step before anything else; -1: none */
 	uint64_t instruction_limit;
 	uint64_t time_limit_ns; /* host's monotonic; UINT64_MAX: none */
-	uint64_t next_poll_ns;
+	uint64_t next_poll_ns, poll_interval_ns;
 
 	/* vm_call_at()'s; call is NULL if there is none. */
 	struct {

@@ -21,6 +21,9 @@
 #define QUANTUM_BUSY_NS                                                          \
 	100000u /* while a device works: what it finishes is taken between turns \
 		 */
+/* The host's files are looked at this often: soon again when there was something, rarely when not.
+ */
+#define POLL_SOON_NS 50000u
 #define POLL_EVERY_NS 5000000u
 /* A guest that sleeps for years need not make us compute with the sum. */
 #define SLEEP_MAX_NS 3600000000000ull
@@ -53,10 +56,14 @@ static void poll_host(struct vm *vm, uint64_t timeout_ns)
 			timeout_ns = left;
 	}
 	board_pump(vm);
-	poller_wait(vm->poller, timeout_ns);
+	bool is_busy = poller_wait(vm->poller, timeout_ns) > 0;
 	board_pump(vm);
 	now = vm_host_ns();
-	vm->next_poll_ns = now + POLL_EVERY_NS;
+	uint64_t longer = 2 * vm->poll_interval_ns;
+	vm->poll_interval_ns = is_busy			? POLL_SOON_NS
+			       : longer < POLL_EVERY_NS ? longer
+							: POLL_EVERY_NS;
+	vm->next_poll_ns = now + vm->poll_interval_ns;
 	if (now >= vm->time_limit_ns)
 		vm_end_with(vm, 0, VM_END_TIMEOUT, 0, "--timeout: %.3g s are over",
 			    (double)vm->config.timeout_ms / 1000);
@@ -184,8 +191,11 @@ static bool can_wake(const struct vm *vm)
 	return false;
 }
 
+/* Does real time matter to somebody: a person, or a network? */
 static bool is_watched(const struct vm *vm)
 {
+	if (devices_are_live(vm))
+		return true;
 	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
 		if (vm->serials[i] && serial_is_interactive(vm->serials[i]))
 			return true;

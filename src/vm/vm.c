@@ -332,6 +332,7 @@ int vm_create(struct vm **out, const struct vm_config *config, struct error *e)
 		return error_set(e, -ENOMEM, "out of memory");
 	vm->config = *config;
 	vm->step_vcpu = -1;
+	vm->poll_interval_ns = 1;
 	vm->time_limit_ns = UINT64_MAX;
 	int r = build(vm, e);
 	/* Last, so that a terminal in raw mode never sees an error message. */

@@ -44,7 +44,7 @@ struct machine {
 /* What each kind needs to be made; NULL: nothing. */
 static const struct {
 	const char *name, *text;
-} texts[] = {{"rng", ""}};
+} texts[] = {{"rng", ""}, {"net", "loop"}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

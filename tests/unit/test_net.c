@@ -31,13 +31,14 @@ static void test_defaults(void **state)
 	char text[INET_ADDRSTRLEN];
 	assert_int_equal(net_parse(&c, "user", NULL), 0);
 	assert_int_equal(c.kind, NET_USER);
-	assert_int_equal(c.mtu, 1500);
+	assert_int_equal(c.mtu, 65520);
 	assert_false(c.has_mac);
 	assert_string_equal(inet_ntop(AF_INET, &c.user.dhcp_start, text, sizeof(text)),
 			    "10.0.2.15");
 	assert_string_equal(inet_ntop(AF_INET, &c.user.host, text, sizeof(text)), "10.0.2.2");
 	assert_int_equal(net_parse(&c, "none", NULL), 0);
 	assert_int_equal(c.kind, NET_NONE);
+	assert_int_equal(c.mtu, 1500);
 }
 
 static void test_user_keys(void **state)
@@ -46,13 +47,13 @@ static void test_user_keys(void **state)
 	char text[INET_ADDRSTRLEN];
 	assert_int_equal(net_parse(&c,
 				   "user,mac=52:54:00:AB:cd:ef,net=192.168.7.0/26,restrict=on,"
-				   "hostname=box,mtu=65520,hostfwd=tcp::2222-:22,"
+				   "hostname=box,mtu=9000,hostfwd=tcp::2222-:22,"
 				   "hostfwd=udp:0.0.0.0:53-192.168.7.9:5353,hostfwd=tcp:80-:8080",
 				   NULL),
 			 0);
 	assert_true(c.has_mac && c.mac[3] == 0xab && c.mac[5] == 0xef);
 	assert_true(c.user.is_restricted);
-	assert_int_equal(c.mtu, 65520);
+	assert_int_equal(c.mtu, 9000);
 	assert_string_equal(c.user.hostname, "box");
 	assert_int_equal(ntohl(c.user.mask.s_addr), 0xffffffc0);
 	assert_int_equal(c.user.forward_count, 3);
@@ -73,9 +74,9 @@ static void test_user_keys(void **state)
 static void test_wrong(void **state)
 {
 	static const char *const cases[][2] = {
-		{"", "the kinds are user, tap, switch, none"},
+		{"", "the kinds are user, tap, switch, loop, none"},
 		{"usr", "'usr' is no kind"},
-		{"none,mac=52:54:00:12:34:56", "takes no keys"},
+		{"none,path=x", "it has mac, mtu"},
 		{"tap", "ifname=NAME is missing"},
 		{"tap,ifname=averylongnameofadevice", "1 to 15 characters"},
 		{"tap,ifname=", "1 to 15 characters"},

@@ -349,6 +349,7 @@ static const struct {
 	unsigned queue;
 } kinds[] = {
 	{"rng", "", 0},
+	{"net", "loop", 1},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
