@@ -15,6 +15,7 @@ int cmd_profile(int argc, char **argv);
 int cmd_calibrate(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
+int cmd_switch(int argc, char **argv);
 /* `bench papers`: argv[0] is "papers". */
 int cmd_bench_papers(int argc, char **argv);
 int cmd_ps(int argc, char **argv);

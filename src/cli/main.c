@@ -23,6 +23,7 @@ const struct command cli_commands[] = {
 	{"resume", cmd_resume, "let a machine go on"},
 	{"balloon", cmd_balloon, "take memory back from a guest"},
 	{"monitor", cmd_monitor, "commands of a machine's monitor"},
+	{"switch", cmd_switch, "connect the networks of machines on this host"},
 	{"help", cmd_help, "help on a command"},
 	{"version", cmd_version, "print the version"},
 	{NULL, NULL, NULL},
