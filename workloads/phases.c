@@ -2,7 +2,8 @@
  * A workload that changes its nature twice a round: a pointer chase (TLB misses and nothing else),
  * a forking server (page tables written, spaces born and ended), a build (many short programs). No
  * static choice between shadow and nested paging is right for all three; a policy that adapts can
- * be.
+ * be. Phases of real programs are hundreds of millions of instructions and more; the defaults make
+ * them 50 to 200 million, short enough to be simulated.
  */
 #include "suite.h"
 
@@ -39,8 +40,8 @@ const struct study phases_study = {
 	"chase, then forkserver, then kbuild",
 	{
 		[ROUNDS] = {"rounds", 1, 1, 1, 1u << 31, "times all three"},
-		[STEPS] = {"steps", 4000000, 30000, 1, UINT32_MAX, "the chase's links"},
-		[SIZE] = {"size", 32 << 20, 1 << 20, 8192, 1u << 30,
+		[STEPS] = {"steps", 8000000, 30000, 1, UINT32_MAX, "the chase's links"},
+		[SIZE] = {"size", 64 << 20, 1 << 20, 8192, 1u << 30,
 			  "the chase's working set, one node a page"},
 		[REQUESTS] = {"requests", 500, 5, 1, 1u << 31, "the server's requests"},
 		[FILES] = {"files", 20, 2, 1, 4096, "files to compile"},

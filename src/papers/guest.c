@@ -64,7 +64,7 @@ static const struct workload workloads[] = {
 	 NULL},
 	{"dial-all", "dial --steps 1000000 --touch-every 2 --switch-every 2000 --remap-every 4000",
 	 NULL, NULL},
-	{"phases", "phases --steps 2500000 --size 16777216 --requests 100 --files 5",
+	{"phases", "phases --steps 6000000 --size 67108864 --requests 200 --files 5",
 	 "phases --small", NULL},
 };
 
