@@ -11,16 +11,15 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/hard.h"
 #define SHADOW_LIMIT_DEFAULT (32ull << 20)
-#define SHADOW_PAGES_MIN 8u /* one path of a five-level guest, and a page to spare */
+#define SHADOW_PAGES_MIN 8u	    /* one path of a five-level guest, and a page to spare */
+#define SHADOW_PAGES_PATIENCE 4096u /* in hard mode SHADOW_PAGES_MIN are all, at first */
 #define SHADOW_PAGES_MAX (1u << 23)
 #define ROOTS_DEFAULT 64u
 
 static uint32_t page_limit(const struct mmu_config *config)
 {
-#ifdef GNOMON_HARD
-	return SHADOW_PAGES_MIN;
-#endif
 	uint64_t bytes = config->shadow_limit_bytes;
 	uint64_t count = (bytes ? bytes : SHADOW_LIMIT_DEFAULT) >> PAGE_SHIFT;
 	if (count < SHADOW_PAGES_MIN)
@@ -524,13 +523,16 @@ void shadow_unswitch_table(struct shadow *s, uint64_t gfn)
 
 static uint32_t free_count(const struct shadow *s)
 {
-	return s->pool.page_count - s->live_count;
+	uint64_t limit = hard_limit(SHADOW_PAGES_MIN, s->pool.page_count, s->full_count,
+				    SHADOW_PAGES_PATIENCE);
+	return (uint32_t)limit - s->live_count;
 }
 
 void shadow_reserve(struct shadow *s, uint32_t count)
 {
 	if (likely(free_count(s) >= count))
 		return;
+	s->full_count++;
 	if (!s->policy.is_watching) {
 		shadow_drop_all(s);
 		s->is_flush_due = true;

@@ -149,8 +149,9 @@ struct shadow {
 	uint32_t epoch;
 	uint32_t newest, oldest;
 	uint32_t live_count;
-	uint32_t root;	 /* of the current space; SHADOW_NONE: none yet */
-	uint32_t *roots; /* retained, the last used first */
+	uint64_t full_count; /* how often it was full */
+	uint32_t root;	     /* of the current space; SHADOW_NONE: none yet */
+	uint32_t *roots;     /* retained, the last used first */
 	unsigned root_count;
 	struct shadow_unsync *unsync;
 	uint32_t unsync_count, unsync_room;
@@ -162,7 +163,8 @@ struct shadow {
 	const struct walk_result *walk; /* an observer's, while it fills: what the primary is about
 					   to set; else NULL */
 	bool is_flush_due;		/* the TLBs may hold what the shadow no longer says */
-	uint32_t exit_count;		/* for the audit */
+	uint64_t exit_count;		/* when to audit */
+	uint32_t audit_count;		/* and what */
 };
 
 /* What the hardware found. */

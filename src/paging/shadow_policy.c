@@ -27,17 +27,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/hard.h"
 #include "cpu/vcpu.h"
 #include "paging/catalogue.h"
 #include "paging/shadow.h"
 
-/* Under --verify one page is audited after so many exits; in hard mode after each. */
-#ifdef GNOMON_HARD
-#define AUDIT_EVERY 1u
-#else
+/* Under --verify one page is audited after so many exits; in hard mode after each, at first. */
 #define AUDIT_EVERY 64u
-#endif
 #define AUDIT_REACH 64u
+#define HARD_AUDITS 65536u
 
 static struct shadow *core_of(struct strategy *s)
 {
@@ -140,7 +138,7 @@ static void audit_in_turn(struct shadow *s)
 	struct mmu_private *p = s->mmu->private;
 	char why[200];
 	uint32_t page = s->newest;
-	for (uint32_t n = s->exit_count / AUDIT_EVERY % AUDIT_REACH; n && page != SHADOW_NONE; n--)
+	for (uint32_t n = s->audit_count++ % AUDIT_REACH; n && page != SHADOW_NONE; n--)
 		page = s->pages[page].older;
 	if (page == SHADOW_NONE || shadow_audit_page(s, page, why, sizeof(why)))
 		return;
@@ -160,7 +158,8 @@ void shadow_resume(struct shadow *s)
 	if (s->is_flush_due && s->mmu->private->is_tagged)
 		mmu_flush_tlb(s->mmu);
 	s->is_flush_due = false;
-	if ((AUDIT_EVERY == 1 || s->mmu->private->verify) && ++s->exit_count % AUDIT_EVERY == 0)
+	uint64_t exit = s->exit_count++;
+	if (hard_is_due(exit, HARD_AUDITS) || (s->mmu->private->verify && exit % AUDIT_EVERY == 0))
 		audit_in_turn(s);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/hard.h"
 #include "engine/interp/host.h"
 
 static size_t hash_block(uint64_t address, uint8_t key)
@@ -204,8 +205,12 @@ struct block *block_decode(struct interp_vcpu *c, uint64_t address)
 	struct block_cache *cache = &vm->cache;
 	size_t worst = sizeof(struct block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn) +
 		       2 * sizeof(struct code_page) + 64;
-	if (cache->arena_used + worst > BLOCK_ARENA_BYTES || host_stubs_is_full(vm->stubs))
+	uint64_t limit = hard_limit(BLOCK_ARENA_TINY, BLOCK_ARENA_BYTES, cache->full_count,
+				    BLOCK_ARENA_PATIENCE);
+	if (cache->arena_used + worst > limit || host_stubs_is_full(vm->stubs)) {
+		cache->full_count++;
 		block_flush(vm);
+	}
 	unsigned available = (unsigned)(PAGE_SIZE_BYTES - (address & PAGE_OFFSET_MASK));
 	const uint8_t *bytes = memory_host(vm->config.memory, gpa(address), available);
 	static const uint8_t nothing[16] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,

@@ -12,11 +12,12 @@
 #include "engine/interp/interp.h"
 #include "memory/memory.h"
 
-#ifdef GNOMON_HARD
-#define BLOCK_ARENA_BYTES (64u << 10)
-#define BLOCK_HASH_BITS 6
-#else
 #define BLOCK_ARENA_BYTES (64u << 20)
+#define BLOCK_ARENA_TINY (64u << 10) /* in hard mode, at first */
+#define BLOCK_ARENA_PATIENCE 256u
+#ifdef GNOMON_HARD
+#define BLOCK_HASH_BITS 12
+#else
 #define BLOCK_HASH_BITS 16
 #endif
 #define CODE_PAGE_HASH_BITS 12
@@ -32,6 +33,7 @@ struct code_page {
 struct block_cache {
 	uint8_t *arena;
 	size_t arena_used;
+	uint64_t full_count; /* how often it was full */
 	struct block **hash;
 	struct code_page **pages;
 	struct block *jump_cache[1u << JUMP_CACHE_BITS]; /* by RIP: where indirect branches led */

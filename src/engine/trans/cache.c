@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/hard.h"
 #include "engine/trans/trans_private.h"
 
 static int map_code(struct trans *trans, struct error *e)
@@ -70,7 +71,9 @@ void cache_fini(struct trans *trans)
 
 bool cache_has_room(const struct trans *trans)
 {
-	return trans->code_used + TRANS_BLOCK_CODE_MAX <= TRANS_CODE_BYTES &&
+	uint64_t limit = hard_limit(TRANS_CODE_TINY, TRANS_CODE_BYTES, trans->full_count,
+				    TRANS_CODE_PATIENCE);
+	return trans->code_used + TRANS_BLOCK_CODE_MAX <= limit &&
 	       trans->records_used + RECORD_MAX <= TRANS_RECORD_BYTES &&
 	       trans->site_count + 8 * BLOCK_INSNS_MAX <= TRANS_SITES_MAX;
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/hard.h"
 #include "clock/clock.h"
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans.h"
@@ -18,6 +19,7 @@
 #else
 #define WARM_COUNT 24
 #endif
+#define HARD_ENTRIES 65536u
 
 static void fill_frame(struct trans_vcpu *t)
 {
@@ -37,13 +39,11 @@ static void fill_frame(struct trans_vcpu *t)
  */
 static void make_hard(struct space *p)
 {
-#ifdef GNOMON_HARD
+	if (!hard_is_due(p->last_use / 2, HARD_ENTRIES))
+		return;
 	space_flush_jumps(p);
 	if (p->last_use % 2)
 		space_flush(p);
-#else
-	(void)p;
-#endif
 }
 
 static bool refuse(struct block *b)
@@ -62,6 +62,7 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 	struct translation *x = cache_find(b, s->rip, c->mode);
 	if (unlikely(!x)) {
 		if (!cache_has_room(trans)) {
+			trans->full_count++;
 			cache_flush(trans);
 			return true; /* `b` is gone: look again */
 		}

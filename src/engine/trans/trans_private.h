@@ -127,6 +127,7 @@ struct trans {
 	/* The code cache (cache.c). */
 	uint8_t *writable, *running;  /* the same memory, twice */
 	size_t code_used, code_fixed; /* fixed: the thunks at its start */
+	uint64_t full_count;	      /* how often it was full */
 	uint8_t *records;	      /* translations */
 	size_t records_used;
 	struct site *sites;
@@ -150,11 +151,10 @@ struct trans {
 /* The longest code of one guest instruction, slow paths included, and of a block. */
 #define TRANS_INSN_CODE_MAX 440u
 #define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
-#ifdef GNOMON_HARD /* the longest block, the thunks and one page */
-#define TRANS_CODE_BYTES align_up(TRANS_BLOCK_CODE_MAX + 2 * PAGE_SIZE_BYTES, PAGE_SIZE_BYTES)
-#else
 #define TRANS_CODE_BYTES (32u << 20)
-#endif
+/* In hard mode, at first: the longest block, the thunks and one page. */
+#define TRANS_CODE_TINY (TRANS_BLOCK_CODE_MAX + 2 * PAGE_SIZE_BYTES)
+#define TRANS_CODE_PATIENCE 256u
 #define TRANS_RECORD_BYTES (TRANS_CODE_BYTES)
 
 /* cache.c */

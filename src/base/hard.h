@@ -1,0 +1,41 @@
+/*
+ * Hard mode (-Dhard=true) makes rare events constant: caches of two entries, limits of one page,
+ * checks at every exit. What is dear that way (dropping all translated code, auditing a shadow) is
+ * rationed, so that unit tests and small guests see nothing else and a kernel still boots: limits
+ * double after they were reached so many times, and what is done each time is done less and less
+ * often. In the default build these are the full limit and never.
+ */
+#pragma once
+
+#include "base/types.h"
+
+/* A limit: `tiny` until it was reached `patience` times, then twice that, up to `full`. */
+static inline uint64_t hard_limit(uint64_t tiny, uint64_t full, uint64_t reached_count,
+				  uint64_t patience)
+{
+#ifdef GNOMON_HARD
+	uint64_t doublings = reached_count / patience;
+	return doublings < 40 && tiny << doublings < full ? tiny << doublings : full;
+#else
+	(void)tiny;
+	(void)reached_count;
+	(void)patience;
+	return full;
+#endif
+}
+
+/* Is the event number `count` one to do it at? The first `patience` are, then every second of as
+ * many, every fourth of twice as many, and so on. */
+static inline bool hard_is_due(uint64_t count, uint64_t patience)
+{
+#ifdef GNOMON_HARD
+	unsigned shift = 0;
+	while (count / patience >> shift && shift < 40)
+		shift++;
+	return !(count & (((uint64_t)1 << shift) - 1));
+#else
+	(void)count;
+	(void)patience;
+	return false;
+#endif
+}
