@@ -241,12 +241,16 @@ static void complete_format(struct compare_options *o)
 
 int compare_options_parse(struct compare_options *o, int argc, char **argv, struct error *e)
 {
-	struct option_set sets[] = {{rows, ARRAY_COUNT(rows), o}, {NULL, 0, &o->run}};
+	struct option_set sets[] = {{rows, ARRAY_COUNT(rows), o, NULL},
+				    {NULL, 0, &o->run, o->run.given}};
 
 	sets[1].rows = run_option_rows(&sets[1].count);
 	int r = options_parse_sets(sets, ARRAY_COUNT(sets), argc, argv, e);
 	if (r || o->wants_help)
 		return r;
+	if (o->run.config || o->run.wants_config)
+		return error_set(e, -EINVAL, "--%s: it goes with gnomon run",
+				 o->run.config ? "config" : "dump-config");
 	if (o->run.wants_report)
 		return error_set(e, -EINVAL,
 				 "--report: it goes with gnomon run; compare has "

@@ -115,7 +115,10 @@ static int store(const struct option_row *row, void *base, const char *value, st
 	uint64_t number;
 	int r = 0;
 	switch (row->kind) {
-	case OPTION_SWITCH: *(bool *)target = true; break;
+	case OPTION_SWITCH:
+		*(bool *)target = true;
+		r = value ? parse_on_off(value, target, e) : 0;
+		break;
 	case OPTION_ON_OFF: r = parse_on_off(value, target, e); break;
 	case OPTION_TEXT: *(const char **)target = value; break;
 	case OPTION_NUMBER: r = option_parse_number(value, row->min, row->max, target, e); break;
@@ -129,6 +132,19 @@ static int store(const struct option_row *row, void *base, const char *value, st
 	case OPTION_WORD: *(const char **)target = value; break;
 	}
 	return r;
+}
+
+int options_set(struct option_set *set, const struct option_row *row, const char *value,
+		struct error *e)
+{
+	struct option_given *given = set->given ? &set->given[row - set->rows] : NULL;
+	int r = store(row, set->target, value, e);
+	if (r || !given)
+		return r;
+	if (given->count == OPTION_VALUES_MAX)
+		return error_set(e, -EINVAL, "at most %d of them", OPTION_VALUES_MAX);
+	given->values[given->count++] = value;
+	return 0;
 }
 
 /* ---- finding ---- */
@@ -209,7 +225,7 @@ static bool take_word(const struct option_set *sets, size_t set_count, const cha
 }
 
 /* Parses argv[*i] and its argument; *i is then at the last word used. */
-static int parse_one(const struct option_set *sets, size_t set_count, int argc, char **argv, int *i,
+static int parse_one(struct option_set *sets, size_t set_count, int argc, char **argv, int *i,
 		     struct error *e)
 {
 	const char *argument = argv[*i];
@@ -217,17 +233,17 @@ static int parse_one(const struct option_set *sets, size_t set_count, int argc, 
 	const char *equals = is_long ? strchr(argument, '=') : NULL;
 	size_t length = equals ? (size_t)(equals - argument) : strlen(argument);
 	const struct option_row *row = NULL;
-	void *target = NULL;
+	struct option_set *set = NULL;
 	if (argument[0] != '-' && take_word(sets, set_count, argument))
 		return 0;
 	for (size_t n = 0; n < set_count && !row; n++) {
-		row = find(sets[n].rows, sets[n].count, argument, length);
-		target = sets[n].target;
+		set = &sets[n];
+		row = find(set->rows, set->count, argument, length);
 	}
 	if (!row)
 		return unknown(sets, set_count, argument, length, e);
 	const char *value = equals ? equals + 1 : NULL;
-	if (!row->argument && value)
+	if (!row->argument && value && row->kind != OPTION_SWITCH)
 		return error_set(e, -EINVAL, "%.*s takes no value", (int)length, argument);
 	if (row->argument && row->argument[0] != '[' && !value) {
 		if (*i + 1 >= argc)
@@ -235,11 +251,13 @@ static int parse_one(const struct option_set *sets, size_t set_count, int argc, 
 					 row->argument);
 		value = argv[++*i];
 	}
-	int r = store(row, target, value, e);
+	int r = options_set(set, row, value, e);
+	if (!r && set->given)
+		set->given[row - set->rows].is_on_command_line = true;
 	return r ? error_prefix(e, "%.*s", (int)length, argument) : 0;
 }
 
-int options_parse_sets(const struct option_set *sets, size_t set_count, int argc, char **argv,
+int options_parse_sets(struct option_set *sets, size_t set_count, int argc, char **argv,
 		       struct error *e)
 {
 	for (int i = 1; i < argc; i++) {
@@ -253,7 +271,7 @@ int options_parse_sets(const struct option_set *sets, size_t set_count, int argc
 int options_parse(const struct option_row *rows, size_t count, void *target, int argc, char **argv,
 		  struct error *e)
 {
-	const struct option_set set = {rows, count, target};
+	struct option_set set = {.rows = rows, .count = count, .target = target};
 	return options_parse_sets(&set, 1, argc, argv, e);
 }
 

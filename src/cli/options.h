@@ -35,6 +35,18 @@ struct option_row {
 	const char *const *choices; /* NULL after the last */
 	/* `value` is NULL if the argument was optional and missing. */
 	int (*set)(void *target, const char *value, struct error *e);
+	const char *initial; /* OPTION_CUSTOM: the default, for who writes down what is in effect */
+	bool is_command_only; /* says what to do, not how a machine is: no part of a configuration
+			       */
+};
+
+#define OPTION_VALUES_MAX 64
+
+/* What one option was given, in order. */
+struct option_given {
+	unsigned count;
+	const char *values[OPTION_VALUES_MAX]; /* NULL: without a value */
+	bool is_on_command_line;
 };
 
 /* Rows with the structure that they fill. */
@@ -42,6 +54,7 @@ struct option_set {
 	const struct option_row *rows;
 	size_t count;
 	void *target;
+	struct option_given *given; /* one a row, for who wants to know; may be NULL */
 };
 
 /* Goes through argv[1..argc). -EINVAL with a message for the first that is wrong. */
@@ -49,8 +62,11 @@ int options_parse(const struct option_row *rows, size_t count, void *target, int
 		  struct error *e);
 /* The same where a command's own rows come before those of another; the first set that knows a
  * spelling has it. */
-int options_parse_sets(const struct option_set *sets, size_t set_count, int argc, char **argv,
+int options_parse_sets(struct option_set *sets, size_t set_count, int argc, char **argv,
 		       struct error *e);
+/* Gives one option a value (NULL: none) from elsewhere. */
+int options_set(struct option_set *set, const struct option_row *row, const char *value,
+		struct error *e);
 /* The help of all rows, group by group. */
 void options_print(FILE *f, const struct option_row *rows, size_t count);
 

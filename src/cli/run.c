@@ -51,15 +51,20 @@ int cmd_run(int argc, char **argv)
 	struct session s = {.command = "run", .say = stderr};
 	struct error e = {0};
 	run_options_init(&s.options);
-	if (run_options_parse(&s.options, argc, argv, &e))
-		return cli_usage_error("run", e.text);
-	if (s.options.wants_help) {
+	int code = EXIT_CODE_OK;
+	if (run_options_parse(&s.options, argc, argv, &e)) {
+		code = cli_usage_error("run", e.text);
+	} else if (s.options.wants_help) {
 		run_options_help(stdout);
-		return EXIT_CODE_OK;
+	} else if (s.options.wants_config) {
+		if (run_options_dump(&s.options, stdout, &e))
+			code = session_fail(&s, &e);
+	} else if (session_open_log(&s)) {
+		code = EXIT_CODE_VMM;
+	} else {
+		code = run_session(&s);
+		session_close(&s);
 	}
-	if (session_open_log(&s))
-		return EXIT_CODE_VMM;
-	int code = run_session(&s);
-	session_close(&s);
+	run_options_fini(&s.options);
 	return code;
 }

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "cli/config.h"
 #include "control/place.h"
 
 #define FIELD(f) .offset = offsetof(struct run_options, f)
@@ -200,6 +201,12 @@ static int set_trace(void *target, const char *value, struct error *e)
 }
 
 static const struct option_row rows[] = {
+	{"config", NULL, "FILE",
+	 "options from a JSON file whose keys are their names; those of the command line go before",
+	 "Configuration", OPTION_TEXT, FIELD(config), .is_command_only = true},
+	{"dump-config", NULL, NULL, "print all options in effect as such a file, and end", NULL,
+	 OPTION_SWITCH, FIELD(wants_config), .is_command_only = true},
+
 	{"kernel", "-kernel", "FILE",
 	 "what to boot: a Linux bzImage or vmlinux, a PVH or Multiboot 1 image, a flat one",
 	 "The guest", OPTION_TEXT, FIELD(vm.kernel)},
@@ -213,8 +220,9 @@ static const struct option_row rows[] = {
 	 NULL, OPTION_CUSTOM, .set = set_format},
 
 	{"memory", "-m", "SIZE", "512M, 2G; a plain number is MiB [512M]", "The machine",
-	 OPTION_CUSTOM, .set = set_memory},
-	{"cpus", "-smp", "N", "processors [1]", NULL, OPTION_CUSTOM, .set = set_cpus},
+	 OPTION_CUSTOM, .set = set_memory, .initial = "512M"},
+	{"cpus", "-smp", "N", "processors [1]", NULL, OPTION_CUSTOM, .set = set_cpus,
+	 .initial = "1"},
 	{"cpu", "-cpu", "MODEL",
 	 "x86-64, x86-64-v2, x86-64-v3 or max, and single features: x86-64-v3,+aes,-avx2 "
 	 "[x86-64-v3 if this host can, else v2]",
@@ -353,8 +361,11 @@ static const struct option_row rows[] = {
 	 OPTION_TEXT, FIELD(log_file)},
 	{"quiet", NULL, NULL, "do not say how the guest ended", NULL, OPTION_SWITCH,
 	 FIELD(is_quiet)},
-	{"help", "-h -help", NULL, "this", NULL, OPTION_SWITCH, FIELD(wants_help)},
+	{"help", "-h -help", NULL, "this", NULL, OPTION_SWITCH, FIELD(wants_help),
+	 .is_command_only = true},
 };
+
+_Static_assert(ARRAY_COUNT(rows) <= RUN_OPTIONS_MAX, "room for what was given");
 
 void run_options_init(struct run_options *o)
 {
@@ -430,10 +441,48 @@ int run_options_complete(struct run_options *o, struct error *e)
 	return r ? r : vm_config_check(&c, e);
 }
 
+static struct option_set whole_set(const struct run_options *o)
+{
+	/* Who dumps only reads. */
+	struct run_options *target = (struct run_options *)(uintptr_t)o;
+	return (struct option_set){rows, ARRAY_COUNT(rows), target, target->given};
+}
+
 int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e)
 {
-	int r = options_parse(rows, ARRAY_COUNT(rows), o, argc, argv, e);
-	return r || o->wants_help ? r : run_options_complete(o, e);
+	struct option_set set = whole_set(o);
+	int r = options_parse_sets(&set, 1, argc, argv, e);
+	if (r || o->wants_help)
+		return r;
+	r = o->config ? config_read(o->config, &set, &o->document, e) : 0;
+	if (r)
+		return error_prefix(e, "--config");
+	return run_options_complete(o, e);
+}
+
+void run_options_fini(struct run_options *o)
+{
+	json_decref(o->document);
+	o->document = NULL;
+}
+
+int run_options_dump(const struct run_options *o, FILE *f, struct error *e)
+{
+	struct run_options effective = *o;
+	/* It depends on the host, and the restored machine's is in its file. */
+	if (!o->vm.cpu && !o->restore)
+		effective.vm.cpu = vm_default_cpu();
+	struct option_set set = whole_set(&effective);
+	json_t *document = config_to_json(&set);
+	if (!document)
+		return error_set(e, -EINVAL, "--dump-config: a text is no UTF-8");
+	if (o->restore) {
+		json_object_del(document, "memory");
+		json_object_del(document, "cpus");
+	}
+	int r = json_dumpf(document, f, JSON_INDENT(2)) || fputc('\n', f) == EOF || fflush(f);
+	json_decref(document);
+	return r ? error_set(e, -EIO, "--dump-config: cannot write") : 0;
 }
 
 const struct option_row *run_option_rows(size_t *count)

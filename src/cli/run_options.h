@@ -5,6 +5,10 @@
 #include "report/report.h"
 #include "vm/vm.h"
 
+#define RUN_OPTIONS_MAX 96
+
+struct json_t;
+
 struct run_options {
 	struct vm_config vm;
 	unsigned serial_count;
@@ -30,6 +34,10 @@ struct run_options {
 	int log_level;
 	const char *log_file;
 	bool wants_help;
+	const char *config;	 /* NULL: the command line alone */
+	struct json_t *document; /* of --config; owns its texts */
+	bool wants_config;	 /* --dump-config */
+	struct option_given given[RUN_OPTIONS_MAX];
 };
 
 void run_options_init(struct run_options *o);
@@ -39,4 +47,7 @@ const struct option_row *run_option_rows(size_t *count);
 int run_options_complete(struct run_options *o, struct error *e);
 /* Parses and completes; -EINVAL with the message. */
 int run_options_parse(struct run_options *o, int argc, char **argv, struct error *e);
+void run_options_fini(struct run_options *o);
+/* --dump-config: what is in effect, as JSON. */
+int run_options_dump(const struct run_options *o, FILE *f, struct error *e);
 void run_options_help(FILE *f);

@@ -179,18 +179,18 @@ static int take_saved_model(struct vm *vm, struct error *e)
 	return cpu_model_check_host(&vm->model, e);
 }
 
+const char *vm_default_cpu(void)
+{
+	struct cpu_model m;
+	return cpu_model_parse(&m, "x86-64-v3", NULL) ? "x86-64-v2" : "x86-64-v3";
+}
+
 static int make_model(struct vm *vm, struct error *e)
 {
 	if (vm->config.saved)
 		return take_saved_model(vm, e);
-	const char *spec = vm->config.cpu;
-	int r = cpu_model_parse(&vm->model, spec ? spec : "x86-64-v3", e);
-	if (r && !spec) {
-		if (e)
-			*e = (struct error){0};
-		r = cpu_model_parse(&vm->model, "x86-64-v2", e);
-	}
-	if (r)
+	const char *spec = vm->config.cpu ? vm->config.cpu : vm_default_cpu();
+	if (cpu_model_parse(&vm->model, spec, e))
 		return error_prefix(e, "--cpu");
 	vm->model.vcpu_count = vm->config.cpu_count;
 	vm->model.tsc_hz = vm_profile(vm)->frequency_hz;

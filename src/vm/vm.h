@@ -121,6 +121,9 @@ int vm_config_check(const struct vm_config *c, struct error *e);
 /* The kinds of devices, NULL after the last; what may follow the kind, and one sentence. */
 const char *vm_device_kind(size_t i, const char **argument, const char **text);
 
+/* What a configuration without a cpu gets: x86-64-v3, or v2 where the host is less. */
+const char *vm_default_cpu(void);
+
 /* The engines, NULL after the last. *text (may be NULL) gets one sentence. */
 const char *vm_engine_name(size_t i, const char **text);
 

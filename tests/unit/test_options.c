@@ -4,9 +4,12 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/nearest.h"
+#include "cli/config.h"
 #include "cli/run_options.h"
 
 #include <cmocka.h>
@@ -34,6 +37,17 @@ static int parse(const char *first, ...)
 	error = (struct error){0};
 	run_options_init(&options);
 	return run_options_parse(&options, argc, argv, &error);
+}
+
+/* Options from a file as config_parse() takes them, after those of the command line. */
+static int read_config(const char *text, struct run_options *o)
+{
+	size_t count;
+	const struct option_row *rows = run_option_rows(&count);
+	struct option_set set = {rows, count, o, o->given};
+	json_decref(o->document);
+	error = (struct error){0};
+	return config_parse("vm.json", text, strlen(text), &set, &o->document, &error);
 }
 
 static void assert_says(const char *fragment)
@@ -184,8 +198,10 @@ static void test_wrong_values(void **state)
 	}
 	assert_int_not_equal(parse("--memory", NULL), 0);
 	assert_says("--memory SIZE");
-	assert_int_not_equal(parse("--verify=yes", NULL), 0);
+	assert_int_not_equal(parse("--nographic=yes", NULL), 0);
 	assert_says("takes no value");
+	assert_int_not_equal(parse("--verify=maybe", NULL), 0);
+	assert_says("must be on or off");
 }
 
 static void test_combinations(void **state)
@@ -282,15 +298,144 @@ static void test_snapshots(void **state)
 			 -EINVAL);
 }
 
+/* ---- the same in a file ---- */
+
+static void test_config(void **state)
+{
+	parse("--kernel", "k", "--cpus", "2", "--verify", NULL);
+	assert_int_equal(
+		read_config("{\"version\": 1, \"kernel\": \"other\", \"cpus\": 4, "
+			    "\"memory\": 64, \"initrd\": [\"a\", \"b\"], \"verify\": false, "
+			    "\"timeout\": 1.5, \"clock\": \"real\", \"report\": true, "
+			    "\"seed\": \"18446744073709551615\", \"host-levels\": 3}",
+			    &options),
+		0);
+	/* The command line goes before. */
+	assert_string_equal(options.vm.kernel, "k");
+	assert_int_equal(options.vm.cpu_count, 2);
+	assert_true(options.vm.verify);
+	assert_int_equal(options.vm.memory_bytes, 64 << 20);
+	assert_int_equal(options.vm.initrd_count, 2);
+	assert_string_equal(options.vm.initrd[1], "b");
+	assert_int_equal(options.vm.timeout_ms, 1500);
+	assert_int_equal(options.vm.clock, CLOCK_REAL);
+	assert_true(options.wants_report && !options.report_file);
+	assert_int_equal(options.vm.seed, UINT64_MAX);
+	assert_int_equal(options.vm.host_levels, 3);
+	run_options_fini(&options);
+}
+
+static void test_config_refuses(void **state)
+{
+	static const struct {
+		const char *text, *says;
+	} cases[] = {
+		{"", "vm.json:1:0: "},
+		{"[]", "vm.json: must hold one object"},
+		{"{\"kernel\": \"a\",\n \"kernel\": \"b\"}", "vm.json:2:"},
+		{"{\"kernle\": \"a\"}", "vm.json: \"kernle\": there is no such key; did you mean "
+					"\"kernel\"?"},
+		{"{\"config\": \"a\"}", "\"config\": there is no such key"},
+		{"{\"help\": true}", "no such key"},
+		{"{\"kernel\": 1}", "\"kernel\": it must be a string"},
+		{"{\"kernel\": [\"a\"]}", "\"kernel\": it must be a string"},
+		{"{\"verify\": \"on\"}", "\"verify\": it must be true or false"},
+		{"{\"seed\": 1.5}", "\"seed\": it must be a whole number"},
+		{"{\"seed\": -1}", "\"seed\": '-1' is not a number"},
+		{"{\"host-levels\": 6}", "6 is out of range: 1 to 5"},
+		{"{\"clock\": \"sundial\"}", "'sundial' is not one of virtual, real"},
+		{"{\"memory\": true}", "\"memory\": it must be a string, a number"},
+		{"{\"memory\": \"lots\"}", "\"memory\": 'lots' is not a size"},
+		{"{\"initrd\": [\"a\", {}]}", "\"initrd\": [1]: it must be"},
+		{"{\"memory\": null}", "\"memory\": it must be"},
+		{"{\"version\": 2}", "\"version\": this program reads version 1"},
+	};
+	for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+		parse("--kernel", "k", NULL);
+		options.given[2].is_on_command_line = false; /* --kernel */
+		assert_int_equal(read_config(cases[i].text, &options), -EINVAL);
+		assert_says(cases[i].says);
+		run_options_fini(&options);
+	}
+}
+
+static char *dump(const struct run_options *o)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+	assert_int_equal(run_options_dump(o, f, &error), 0);
+	fclose(f);
+	return text;
+}
+
+/* What is dumped, read and dumped is the same. */
+static void test_config_law(void **state)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		switch (i) {
+		case 0: parse("--kernel", "k", NULL); break;
+		case 1:
+			parse("--kernel", "k", "-initrd", "a", "-initrd", "b,c", "-m", "64", "-smp",
+			      "3", "-serial", "null", "--rtc", "2024-05-31", NULL);
+			break;
+		case 2:
+			parse("--restore", "r", "--report", "--format", "json", "-s", "--paused",
+			      "--trace-exits=5", "--from-text", "\xc3\xa4\"\\", NULL);
+			break;
+		case 3:
+			parse("--kernel", "k", "--report=f", "--seed", "18446744073709551615",
+			      "--host-pages", "2M", "--timeout", "0.25", "--verify=off", NULL);
+			break;
+		}
+		assert_string_equal(error.text, "");
+		char *once = dump(&options);
+		static struct run_options again;
+		run_options_init(&again);
+		assert_int_equal(read_config(once, &again), 0);
+		run_options_complete(&again, &error);
+		assert_string_equal(error.text, "");
+		char *twice = dump(&again);
+		assert_string_equal(once, twice);
+		/* The machine is the same, not only its description. */
+		assert_int_equal(again.vm.memory_bytes, options.vm.memory_bytes);
+		assert_int_equal(again.vm.cpu_count, options.vm.cpu_count);
+		assert_int_equal(again.vm.initrd_count, options.vm.initrd_count);
+		assert_int_equal(again.vm.timeout_ms, options.vm.timeout_ms);
+		assert_int_equal(again.vm.seed, options.vm.seed);
+		assert_int_equal(again.vm.wall_start_s, options.vm.wall_start_s);
+		assert_int_equal(again.vm.host_page_shift, options.vm.host_page_shift);
+		run_options_fini(&again);
+		free(once);
+		free(twice);
+	}
+}
+
+/* "initial" says what the defaults are; the two must not part. */
+static void test_initial_values(void **state)
+{
+	size_t count;
+	const struct option_row *rows = run_option_rows(&count);
+	static struct run_options set, fresh;
+	run_options_init(&set);
+	run_options_init(&fresh);
+	for (size_t i = 0; i < count; i++)
+		if (rows[i].initial)
+			assert_int_equal(rows[i].set(&set, rows[i].initial, &error), 0);
+	assert_memory_equal(&set.vm, &fresh.vm, sizeof(set.vm));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_spellings),
-		cmocka_unit_test(test_values),	     cmocka_unit_test(test_dates),
-		cmocka_unit_test(test_sizes),	     cmocka_unit_test(test_unknown_options),
-		cmocka_unit_test(test_wrong_values), cmocka_unit_test(test_combinations),
-		cmocka_unit_test(test_snapshots),    cmocka_unit_test(test_nearest),
-		cmocka_unit_test(test_help),
+		cmocka_unit_test(test_defaults),       cmocka_unit_test(test_spellings),
+		cmocka_unit_test(test_values),	       cmocka_unit_test(test_dates),
+		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_unknown_options),
+		cmocka_unit_test(test_wrong_values),   cmocka_unit_test(test_combinations),
+		cmocka_unit_test(test_snapshots),      cmocka_unit_test(test_nearest),
+		cmocka_unit_test(test_help),	       cmocka_unit_test(test_config),
+		cmocka_unit_test(test_config_refuses), cmocka_unit_test(test_config_law),
+		cmocka_unit_test(test_initial_values),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
