@@ -88,6 +88,11 @@ static int set_net(void *target, const char *value, struct error *e)
 	return add_device(target, (struct vm_device){"net", value, "net"}, e);
 }
 
+static int set_disk(void *target, const char *value, struct error *e)
+{
+	return add_device(target, (struct vm_device){"blk", value, "disk"}, e);
+}
+
 static int set_format(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
@@ -244,6 +249,10 @@ static const struct option_row rows[] = {
 	 "a network card: user[,hostfwd=tcp::2222-:22]... needs no privileges; tap,ifname=NAME; "
 	 "switch,path=SOCKET (gnomon switch); none [none]",
 	 NULL, OPTION_CUSTOM, .set = set_net},
+	{"disk", "-drive -hda -d", "FILE[,KEY=VALUE]...",
+	 "a disk, a file or block device: readonly=on, serial=TEXT, format=raw|qcow2|..., "
+	 "transport=pci|mmio, cache=writeback|writethrough|unsafe, discard=on|off",
+	 NULL, OPTION_CUSTOM, .set = set_disk},
 	{"device", "-device", "KIND[,KEY=VALUE]...",
 	 "add a device, on PCI or with transport=mmio: the list is below", NULL, OPTION_CUSTOM,
 	 .set = set_device},

@@ -6,6 +6,7 @@
 #include "virtio/options.h"
 
 static const struct virtio_row *const rows[] = {
+	&virtio_blk_row,
 	&virtio_rng_row,
 	&virtio_net_row,
 };

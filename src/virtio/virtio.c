@@ -89,10 +89,10 @@ static struct virtio_device *owner(struct device *own)
 	return (struct virtio_device *)((char *)own - offsetof(struct virtio_device, own));
 }
 
-/* The core's reset does it for both. */
 static void own_reset(struct device *own)
 {
-	(void)own;
+	struct virtio_device *d = owner(own);
+	d->ops->reset(d);
 }
 
 static int own_resume(struct device *own, struct error *e)

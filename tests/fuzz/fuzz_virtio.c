@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "clock/clock.h"
 #include "memory/memory.h"
@@ -41,10 +43,10 @@ struct machine {
 	unsigned interrupt_count;
 };
 
-/* What each kind needs to be made; NULL: nothing. */
+/* What each kind needs to be made; NULL: a disk image. */
 static const struct {
 	const char *name, *text;
-} texts[] = {{"rng", ""}, {"net", "loop"}};
+} texts[] = {{"rng", ""}, {"net", "loop"}, {"blk", NULL}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -89,12 +91,23 @@ static void add(struct machine *m, struct device *d)
 	device_reset(d);
 }
 
-static const char *text_of(const char *name)
+static void make_device(struct machine *m, const struct virtio_row *row)
 {
+	const char *text = NULL;
+	bool is_known = false;
+	char file[32];
 	for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
-		if (!strcmp(texts[i].name, name))
-			return texts[i].text;
-	return NULL;
+		if (!strcmp(texts[i].name, row->name)) {
+			is_known = true;
+			text = texts[i].text;
+		}
+	must(is_known);
+	int fd = text ? -1 : memfd_create("disk", 0);
+	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
+	must(text || !ftruncate(fd, 65536));
+	must(!row->create(&m->virtio, text ? text : file, &m->host, NULL));
+	if (fd >= 0)
+		close(fd);
 }
 
 static void make_machine(struct machine *m, uint8_t choice)
@@ -113,8 +126,7 @@ static void make_machine(struct machine *m, uint8_t choice)
 				       .watch = watch,
 				       .set_waker = set_waker,
 				       .unwatch = unwatch};
-	must(text_of(row->name) != NULL);
-	must(!row->create(&m->virtio, text_of(row->name), &m->host, NULL));
+	make_device(m, row);
 	must(!pci_host_init(&m->pci, (struct device_signal){0}, &m->bus, NULL));
 	if (m->is_mmio) {
 		must(!virtio_mmio_init(&m->on_mmio, m->virtio, 0, 0,

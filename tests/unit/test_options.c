@@ -149,7 +149,6 @@ static void test_unknown_options(void **state)
 		     {"--max-instr", "'--max-instructions'"},
 		     {"--pagign", "'--paging'"},
 		     {"-enable-kvm", "/dev/kvm"},
-		     {"-drive", "no disks"},
 		     {"--xyzzyplugh", "--xyzzyplugh"},
 		     {"vmlinuz", "--kernel vmlinuz"},
 		     {"-", "'-'"},

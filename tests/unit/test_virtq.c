@@ -3,6 +3,8 @@
 #include "virtio_world.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define SPLIT VIRTIO_F_INDIRECT
 #define PACKED (VIRTIO_F_INDIRECT | VIRTIO_F_PACKED)
@@ -343,20 +345,27 @@ static const struct hostile hostiles[] = {
 	{"features change in use", features_change, 0},
 };
 
-/* Each kind, and a queue that it takes chains from when it is kicked. */
+/* Each kind, its options (NULL: a disk image), and a queue that it takes chains from when it is
+ * kicked. */
 static const struct {
 	const char *name, *text;
 	unsigned queue;
 } kinds[] = {
 	{"rng", "", 0},
 	{"net", "loop", 1},
+	{"blk", NULL, 0},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
 {
 	struct virtio_world w;
 	unsigned queue = kinds[kind].queue;
-	world_open(&w, kinds[kind].name, kinds[kind].text);
+	char file[32];
+	int fd = memfd_create("disk", 0);
+	assert_int_equal(ftruncate(fd, 65536), 0);
+	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
+	world_open(&w, kinds[kind].name, kinds[kind].text ? kinds[kind].text : file);
+	close(fd);
 	world_start(&w, features);
 	h->act(&w, queue);
 	world_kick(&w, queue);
