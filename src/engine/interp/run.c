@@ -125,11 +125,11 @@ static bool is_flat_mode(const struct vcpu_state *s)
 static uint8_t mode_key(const struct vcpu *v)
 {
 	const struct vcpu_state *s = &v->state;
-	uint8_t key = 0;
+	uint8_t key = s->seg[SEG_CS].attributes & ATTR_DB ? KEY_CODE32 : KEY_CODE16;
+	/* Whatever SS is (null in a handler, flat in a system call): one key, so that a kernel's
+	 * code is decoded once. */
 	if (vcpu_is_64bit(v))
-		key |= KEY_CODE64;
-	else
-		key |= s->seg[SEG_CS].attributes & ATTR_DB ? KEY_CODE32 : KEY_CODE16;
+		return KEY_CODE64 | KEY_PROTECTED;
 	if (s->seg[SEG_SS].attributes & ATTR_DB)
 		key |= KEY_STACK32;
 	if (vcpu_is_protected(v))
@@ -142,12 +142,14 @@ static uint8_t mode_key(const struct vcpu *v)
 	return key;
 }
 
+#define DR7_ENABLED 0xffu /* any of the four */
+
 static uint8_t needed_checks(const struct vcpu_state *s)
 {
 	uint8_t checks = 0;
 	if (s->cpl == 3 && s->cr0 & CR0_AM && s->rflags & FLAG_AC)
 		checks |= CHECK_ALIGNMENT;
-	for (unsigned n = 0; n < 4; n++) {
+	for (unsigned n = 0; s->dr[7] & DR7_ENABLED && n < 4; n++) {
 		bool is_data = bits(s->dr[7], 17 + 4 * n, 16 + 4 * n) != 0;
 		if (s->dr[7] >> (2 * n) & 3 && is_data)
 			checks |= CHECK_WATCHPOINTS;
@@ -157,7 +159,7 @@ static uint8_t needed_checks(const struct vcpu_state *s)
 
 static bool has_instruction_breakpoints(const struct vcpu_state *s)
 {
-	for (unsigned n = 0; n < 4; n++)
+	for (unsigned n = 0; s->dr[7] & DR7_ENABLED && n < 4; n++)
 		if (s->dr[7] >> (2 * n) & 3 && !bits(s->dr[7], 17 + 4 * n, 16 + 4 * n))
 			return true;
 	return false;
@@ -518,8 +520,13 @@ static void op_stop(HANDLER_ARGUMENTS)
 
 bool interp_execute(struct interp_vcpu *c, const struct block *b, unsigned index)
 {
-	c->single[0] = b->insns[index];
-	c->single[1] = (struct insn){.exec = op_stop};
+	const struct insn *i = &b->insns[index];
+	if (index + 1u == b->count) { /* nothing comes after it */
+		c->ops = b->insns;
+		i->exec(c->s, i, c);
+		return false;
+	}
+	c->single[0] = *i;
 	/* So that the instruction's position in its block is right; in integers, for the array does
 	 * not begin there. */
 	c->ops = (struct insn *)((uintptr_t)c->single - index * sizeof(*c->single));
@@ -684,6 +691,7 @@ static int interp_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mm
 	c->clock = vm->config.clock;
 	c->ledger = v->ledger;
 	c->virtualized = mmu_needs_exits(mmu);
+	c->single[1] = (struct insn){.exec = op_stop};
 	c->device_cycles = clock_cycles_from_ns(c->clock, INTERP_DEVICE_NS);
 	c->folded_uses = mmu->use_clock;
 	vm->vcpus[v->index] = c;
