@@ -18,7 +18,7 @@
 #ifdef GNOMON_HARD
 #define BLOCK_HASH_BITS 12
 #else
-#define BLOCK_HASH_BITS 16
+#define BLOCK_HASH_BITS 18
 #endif
 #define CODE_PAGE_HASH_BITS 12
 #define JUMP_CACHE_BITS 12
