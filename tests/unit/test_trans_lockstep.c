@@ -166,6 +166,31 @@ static void test_jumps_go_with_their_page(void **state)
 	free(p);
 }
 
+/* Two that want one slot find a place each; a third takes one of theirs. */
+static void test_two_jumps_share_a_slot(void **state)
+{
+	struct space *p = make_space();
+	uint64_t rip[3] = {0x401000}, found = 1;
+	for (uint64_t other = 0x401001; found < 3; other++)
+		if (space_jump_slot(other) == space_jump_slot(rip[0]))
+			rip[found++] = other;
+	for (unsigned k = 0; k < 2; k++)
+		space_remember(p, rip[k], (const uint8_t *)p + k);
+	assert_ptr_equal(space_recall(p, rip[0]), p);
+	assert_ptr_equal(space_recall(p, rip[1]), (const uint8_t *)p + 1);
+	space_remember(p, rip[0], (const uint8_t *)p + 5);
+	assert_ptr_equal(space_recall(p, rip[0]), (const uint8_t *)p + 5);
+	space_remember(p, rip[2], (const uint8_t *)p + 2);
+	assert_ptr_equal(space_recall(p, rip[2]), (const uint8_t *)p + 2);
+	space_forget(p, rip[0]);
+	space_forget(p, rip[1]);
+	assert_null(space_recall(p, rip[0]));
+	assert_null(space_recall(p, rip[1]));
+	space_flush_jumps(p);
+	assert_null(space_recall(p, rip[2]));
+	free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -180,6 +205,7 @@ int main(void)
 		cmocka_unit_test(test_a_large_page_goes_as_a_whole),
 		cmocka_unit_test(test_a_cr3_write_leaves_what_is_global),
 		cmocka_unit_test(test_jumps_go_with_their_page),
+		cmocka_unit_test(test_two_jumps_share_a_slot),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,10 +59,7 @@ void emit_indirect(struct work *w, int undo_sp)
 {
 	struct emitter *e = &w->e;
 	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
-	emit_rr(e, 0, 0x69, HOST_T0, HOST_T1); /* imul r11d, r14d, factor */
-	emit_word(e, SPACE_JUMP_FACTOR);
-	emit_rr(e, 0, 0xc1, 5, HOST_T0); /* shr */
-	emit_byte(e, 32 - SPACE_JUMP_BITS);
+	emit_jump_slot(e);
 	entry.disp = (int32_t)offsetof(struct space, jump_rip);
 	emit_rm(e, EMIT_W, 0x3b, HOST_T1, entry);
 	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);

@@ -87,6 +87,8 @@ static const uint8_t *leave(struct frame *f)
 static struct space *user_space(struct trans_vcpu *t, uint64_t cr3)
 {
 	struct space *oldest = &t->user[0];
+	if (t->last_user && t->last_user->is_valid && t->last_user->cr3 == cr3)
+		return t->last_user;
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
 		struct space *p = &t->user[k];
 		if (p->is_valid && p->cr3 == cr3)
@@ -118,7 +120,7 @@ void helper_choose_space(struct trans_vcpu *t)
 	else if (t->c->mode == MMU_SUPERVISOR_AC)
 		t->space = t->kernel_ac;
 	else
-		t->space = user_space(t, t->c->s->cr3);
+		t->space = t->last_user = user_space(t, t->c->s->cr3);
 	t->space->last_use = ++t->uses;
 	set_gs(t);
 }
@@ -189,11 +191,8 @@ static const uint8_t *go_on(struct frame *f)
 	if (t->lockstep)
 		return leave(f);
 	helper_choose_space(t);
-	const uint8_t *code;
-	unsigned slot = space_jump_slot(c->s->rip);
-	if (t->space->jump_rip[slot] == c->s->rip) {
-		code = t->space->jump_code[slot];
-	} else {
+	const uint8_t *code = space_recall(t->space, c->s->rip);
+	if (!code) {
 		struct translation *x = find_translation(t);
 		if (!x)
 			return leave(f);

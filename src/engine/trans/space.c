@@ -3,6 +3,20 @@
 
 #include <string.h>
 
+#define REGION_SHIFT 21
+
+static void set(uint64_t *bits, uint64_t n)
+{
+	n %= SPACE_CODE_BITS;
+	bits[n / 64] |= BIT(n % 64);
+}
+
+static bool is_set(const uint64_t *bits, uint64_t n)
+{
+	n %= SPACE_CODE_BITS;
+	return bits[n / 64] >> (n % 64) & 1;
+}
+
 static void empty_slot(struct space *p, unsigned slot)
 {
 	p->tlb[slot] =
@@ -27,7 +41,9 @@ void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, 
 		empty_slot(p, slot);
 	e->page = host;
 	e->guest_shift = page->guest_shift;
-	p->has_large[address >> 63] |= page->guest_shift > PAGE_SHIFT;
+	if (page->guest_shift > PAGE_SHIFT)
+		set(p->large_regions, address >> REGION_SHIFT);
+	p->has_huge[address >> 63] |= page->guest_shift > REGION_SHIFT;
 	if (!page->is_global)
 		p->tlb_local[slot / 64] |= BIT(slot % 64);
 	e->read = number; /* what may be written may be read */
@@ -43,7 +59,8 @@ static void flush_tlb(struct space *p)
 			empty_slot(p, w * 64 + (unsigned)__builtin_ctzll(used));
 		p->tlb_used[w] = p->tlb_local[w] = 0;
 	}
-	p->has_large[0] = p->has_large[1] = false;
+	memset(p->large_regions, 0, sizeof(p->large_regions));
+	p->has_huge[0] = p->has_huge[1] = false;
 }
 
 void space_flush_jumps(struct space *p)
@@ -76,12 +93,6 @@ static void drop_large(struct space *p, uint64_t address)
 		}
 }
 
-static bool is_set(const uint64_t *bits, uint64_t n)
-{
-	n %= SPACE_CODE_BITS;
-	return bits[n / 64] >> (n % 64) & 1;
-}
-
 /* Forgets what lies in the 2^shift bytes around `address`, or reaches into them. */
 static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 {
@@ -96,12 +107,12 @@ static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 
 void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
 {
-	if (p->has_large[address >> 63])
+	if (is_set(p->large_regions, address >> REGION_SHIFT) || p->has_huge[address >> 63])
 		drop_large(p, address);
 	empty_slot(p, space_slot(address));
-	if (is_large_code ? is_set(p->code_regions, address >> 21)
+	if (is_large_code ? is_set(p->code_regions, address >> REGION_SHIFT)
 			  : is_set(p->code_pages, address >> PAGE_SHIFT))
-		drop_jumps(p, address, is_large_code ? 21 : PAGE_SHIFT);
+		drop_jumps(p, address, is_large_code ? REGION_SHIFT : PAGE_SHIFT);
 }
 
 void space_drop_local(struct space *p, bool drops_code)

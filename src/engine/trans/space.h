@@ -49,7 +49,8 @@ struct space {
 	uint64_t tlb_local[(SPACE_TLB_COUNT + 63) / 64];  /* ... with pages that are not global */
 	uint64_t code_pages[SPACE_CODE_BITS / 64];	  /* pages that jump_rip may name, hashed */
 	uint64_t code_regions[SPACE_CODE_BITS / 64];	  /* their 2 MiB, hashed */
-	bool has_large[2];				  /* entries of large pages, by half */
+	uint64_t large_regions[SPACE_CODE_BITS / 64];	  /* 2 MiB with entries of large pages */
+	bool has_huge[2];				  /* of larger ones than that, by half */
 	bool has_low_jumps;
 	uint64_t cr3; /* of a user's space */
 	uint64_t last_use;
@@ -86,12 +87,30 @@ void space_drop_local(struct space *p, bool drops_code);
 /* No write to the page at `host` goes unheard from now on. */
 void space_protect(struct space *p, const uint8_t *host);
 
-static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *code)
+/* Where a jump to `rip` leads, or NULL. It is in its slot or in the next one: translated code asks
+ * the first itself, the way to a helper asks the second (thunk.c). */
+static inline const uint8_t *space_recall(const struct space *p, uint64_t rip)
 {
 	unsigned slot = space_jump_slot(rip);
+	if (p->jump_rip[slot] != rip)
+		slot ^= 1;
+	return p->jump_rip[slot] == rip ? p->jump_code[slot] : NULL;
+}
+
+/* What was in its slot moves to the second, so that two that want the same one both find a place.
+ */
+static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *code)
+{
+	unsigned slot = space_jump_slot(rip), second = slot ^ 1;
+	if (p->jump_rip[slot] != rip && p->jump_rip[second] != rip) {
+		p->jump_rip[second] = p->jump_rip[slot];
+		p->jump_code[second] = p->jump_code[slot];
+	} else if (p->jump_rip[second] == rip) {
+		slot = second;
+	}
 	p->jump_rip[slot] = rip;
 	p->jump_code[slot] = code;
-	p->jump_used[slot / 64] |= BIT(slot % 64);
+	p->jump_used[slot / 64] |= BIT(slot % 64) | BIT(second % 64);
 	/* The last byte that it may depend on may lie in the next page. */
 	for (unsigned k = 0; k < INSN_BYTES_MAX; k += INSN_BYTES_MAX - 1) {
 		unsigned page = ((rip + k) >> PAGE_SHIFT) % SPACE_CODE_BITS,
@@ -107,4 +126,6 @@ static inline void space_forget(struct space *p, uint64_t rip)
 	unsigned slot = space_jump_slot(rip);
 	if (p->jump_rip[slot] == rip)
 		p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
+	if (p->jump_rip[slot ^ 1] == rip)
+		p->jump_rip[slot ^ 1] = SPACE_JUMP_NOWHERE;
 }

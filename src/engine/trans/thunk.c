@@ -131,6 +131,21 @@ static void emit_leave(struct emitter *e)
 	emit_byte(e, 0xc3);
 }
 
+/* The second place that the jump table has for T1; destroys T0. */
+static void emit_second_place(struct emitter *e)
+{
+	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
+	emit_jump_slot(e);
+	emit_rr(e, 0, 0x83, 6, HOST_T0); /* xor */
+	emit_byte(e, 1);
+	entry.disp = (int32_t)offsetof(struct space, jump_rip);
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, entry);
+	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
+	entry.disp = (int32_t)offsetof(struct space, jump_code);
+	emit_rm(e, 0, 0xff, 4, entry); /* jmp */
+	emit_patch(miss, e->at);
+}
+
 /* T0: the site, T1: the address that is accessed or gone to. */
 static const uint8_t *emit_thunk(struct trans *trans, struct emitter *e,
 				 const uint8_t *(*helper)(struct frame *))
@@ -138,6 +153,8 @@ static const uint8_t *emit_thunk(struct trans *trans, struct emitter *e,
 	const uint8_t *start = emitter_here(e);
 	unsigned host;
 	emit_rm(e, 0, 0x89, HOST_T0, FRAME(site));
+	if (helper == helper_indirect)
+		emit_second_place(e);
 	emit_store(e, FRAME(linear), HOST_T1);
 	emit_load(e, HOST_T0, FRAME(state));
 	for (unsigned guest = 0; next_mapped(&guest, &host); guest++)

@@ -115,6 +115,7 @@ struct trans_vcpu {
 	uint64_t budget_at;	   /* the frame's budget when cycles were last counted */
 	uint64_t uses;
 	struct space *kernel, *kernel_ac, *user; /* user: SPACE_USER_COUNT */
+	struct space *last_user;		 /* one of them, or NULL */
 	const void *gs;				 /* what GS points to */
 };
 
@@ -226,6 +227,15 @@ static inline struct host_memory frame_slot(size_t offset)
 static inline struct host_memory at_t0(size_t offset)
 {
 	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
+}
+
+/* T0 = space_jump_slot(T1). */
+static inline void emit_jump_slot(struct emitter *e)
+{
+	emit_rr(e, 0, 0x69, HOST_T0, HOST_T1); /* imul r11d, r14d, factor */
+	emit_word(e, SPACE_JUMP_FACTOR);
+	emit_rr(e, 0, 0xc1, 5, HOST_T0); /* shr */
+	emit_byte(e, 32 - SPACE_JUMP_BITS);
 }
 
 #define FRAME(member) frame_slot(offsetof(struct frame, member))
