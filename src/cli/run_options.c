@@ -59,8 +59,8 @@ static int set_cpus(void *target, const char *value, struct error *e)
 static int set_serial(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
-	if (o->serial_count == VM_SERIAL_MAX)
-		return error_set(e, -EINVAL, "the machine has %d serial ports", VM_SERIAL_MAX);
+	if (o->serial_count == VM_UART_MAX)
+		return error_set(e, -EINVAL, "the machine has %d serial ports", VM_UART_MAX);
 	o->vm.serial[o->serial_count++] = value;
 	return 0;
 }
@@ -253,6 +253,9 @@ static const struct option_row rows[] = {
 	 "a disk, a file or block device: readonly=on, serial=TEXT, format=raw|qcow2|..., "
 	 "transport=pci|mmio, cache=writeback|writethrough|unsafe, discard=on|off",
 	 NULL, OPTION_CUSTOM, .set = set_disk},
+	{"console", NULL, "WHERE",
+	 "a console device, Linux's hvc0 (console=hvc0), to the same places as --serial", NULL,
+	 OPTION_TEXT, FIELD(vm.serial[VM_SERIAL_CONSOLE])},
 	{"device", "-device", "KIND[,KEY=VALUE]...",
 	 "add a device, on PCI or with transport=mmio: the list is below", NULL, OPTION_CUSTOM,
 	 .set = set_device},
@@ -437,9 +440,14 @@ static int check_combinations(const struct run_options *o, struct error *e)
 
 int run_options_complete(struct run_options *o, struct error *e)
 {
+	const char *console = o->vm.serial[VM_SERIAL_CONSOLE];
 	if (!o->serial_count)
-		o->vm.serial[0] = takes_terminal(o->monitor) ? "null" : "stdio";
+		o->vm.serial[0] = takes_terminal(o->monitor) || takes_terminal(console) ? "null"
+											: "stdio";
 	int r = check_combinations(o, e);
+	/* That of a snapshot is there already. */
+	if (!r && console && !o->restore)
+		r = add_device(o, (struct vm_device){"console", "", "console"}, e);
 	if (!r)
 		r = check_snapshots(o, e);
 	struct vm_config c = o->vm;

@@ -7,6 +7,7 @@
 
 static const struct virtio_row *const rows[] = {
 	&virtio_blk_row,
+	&virtio_console_row,
 	&virtio_rng_row,
 	&virtio_net_row,
 };

@@ -38,5 +38,6 @@ int virtio_options_apply(struct virtio_device *d, const struct virtio_options *o
 
 /* The catalogue's rows, beside their devices. */
 extern const struct virtio_row virtio_blk_row;
+extern const struct virtio_row virtio_console_row;
 extern const struct virtio_row virtio_net_row;
 extern const struct virtio_row virtio_rng_row;

@@ -57,6 +57,9 @@ struct virtio_host {
 	int (*watch)(void *opaque, int fd, void (*ready)(void *device, int fd), void *device);
 	void (*set_waker)(void *opaque, int fd, bool is_waker);
 	void (*unwatch)(void *opaque, int fd);
+	struct byte_sink console; /* what the console device says */
+	/* It takes input again: virtio_console_receive(). May be NULL. */
+	void (*console_has_room)(void *opaque);
 	void *opaque; /* borrowed */
 };
 
@@ -195,6 +198,9 @@ void virtio_attach(struct virtio_device *d, unsigned index, struct virtio_wire w
 void virtio_drain(struct virtio_device *d);
 void virtio_poll(struct virtio_device *d);
 void virtio_destroy(struct virtio_device *d); /* virtio_destroy(NULL) is legal */
+
+/* Input for a console device; returns how many bytes it took. */
+size_t virtio_console_receive(struct virtio_device *d, const uint8_t *bytes, size_t count);
 
 struct virtio_row {
 	const char *name;

@@ -46,7 +46,7 @@ struct board {
 	struct pit pit;
 	struct rtc rtc;
 	struct hpet hpet;
-	struct port ports[VM_SERIAL_MAX];
+	struct port ports[VM_UART_MAX];
 	struct i8042 i8042;
 	struct acpi_pm acpi_pm;
 	struct pci_host pci;
@@ -199,9 +199,9 @@ static int make_serial_ports(struct vm *vm, struct board *b, struct error *e)
 		const char *name;
 		uint16_t port;
 		unsigned irq;
-	} com[VM_SERIAL_MAX] = {{"com1", PLATFORM_COM1_PORT, PLATFORM_IRQ_COM1},
-				{"com2", PLATFORM_COM2_PORT, PLATFORM_IRQ_COM2}};
-	for (unsigned i = 0; i < VM_SERIAL_MAX; i++) {
+	} com[VM_UART_MAX] = {{"com1", PLATFORM_COM1_PORT, PLATFORM_IRQ_COM1},
+			      {"com2", PLATFORM_COM2_PORT, PLATFORM_IRQ_COM2}};
+	for (unsigned i = 0; i < VM_UART_MAX; i++) {
 		struct port *p = &b->ports[i];
 		p->vm = vm;
 		p->number = i;
@@ -350,7 +350,8 @@ int board_load(struct vm *vm, struct state_reader *r, struct error *e)
 
 void board_connect_serials(struct vm *vm)
 {
-	for (unsigned i = 0; i < VM_SERIAL_MAX; i++) {
+	devices_connect_console(vm);
+	for (unsigned i = 0; i < VM_UART_MAX; i++) {
 		struct serial_sink sink = {.receive = port_input,
 					   .send_break = port_break,
 					   .opaque = &vm->board->ports[i]};

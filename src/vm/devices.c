@@ -46,6 +46,40 @@ static void unwatch(void *opaque, int fd)
 	poller_remove(vm->poller, fd);
 }
 
+static void console_output(void *opaque, const uint8_t *bytes, size_t count)
+{
+	vm_console_printed(opaque, VM_SERIAL_CONSOLE, bytes, count);
+}
+
+/* Waiting input is offered between turns; the next one shall be soon. */
+static void console_has_room(void *opaque)
+{
+	struct vm *vm = opaque;
+	vm->next_poll_ns = 0;
+}
+
+static struct virtio_device *console_of(const struct vm *vm)
+{
+	const struct virtio_row *row = virtio_find("console", strlen("console"));
+	for (unsigned i = 0; i < vm->devices->count; i++)
+		if (vm->devices->slots[i].row == row)
+			return vm->devices->slots[i].virtio;
+	return NULL;
+}
+
+static size_t console_input(void *opaque, const uint8_t *bytes, size_t count)
+{
+	return virtio_console_receive(opaque, bytes, count);
+}
+
+void devices_connect_console(struct vm *vm)
+{
+	struct serial *serial = vm->serials[VM_SERIAL_CONSOLE];
+	if (serial)
+		serial_set_sink(serial, (struct serial_sink){.receive = console_input,
+							     .opaque = console_of(vm)});
+}
+
 /* ---- making ---- */
 
 static const struct virtio_row *find(const struct vm_device *d, struct error *e)
@@ -160,12 +194,16 @@ int devices_create(struct vm *vm, const struct device_wires *wires, struct error
 					 .watch = watch,
 					 .set_waker = set_waker,
 					 .unwatch = unwatch,
+					 .console = {console_output, vm},
+					 .console_has_room = console_has_room,
 					 .opaque = vm};
 	for (unsigned i = 0; i < vm->config.device_count; i++) {
 		int r = make(vm, &vm->config.devices[i], wires, e);
 		if (r)
 			return r;
 	}
+	if (vm->config.serial[VM_SERIAL_CONSOLE] && !console_of(vm))
+		return error_set(e, -EINVAL, "--console: the machine has no console device");
 	if (devices_are_live(vm) && vm->config.clock == CLOCK_VIRTUAL)
 		log_warn("a network's world does not repeat itself: with one, --clock virtual does "
 			 "not make runs alike");

@@ -28,6 +28,8 @@ int devices_check(const struct vm_config *c, struct error *e);
 int devices_create(struct vm *vm, const struct device_wires *wires, struct error *e);
 /* After it: lines are known. */
 void devices_connect(struct vm *vm, struct irq_router *router);
+/* The console device takes input from its backend from now on. */
+void devices_connect_console(struct vm *vm);
 /* After device_fini() of all. */
 void devices_destroy(struct vm *vm);
 

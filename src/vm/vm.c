@@ -135,6 +135,29 @@ static int check_engine(const struct vm_config *c, struct error *e)
 	return 0;
 }
 
+static const char *serial_option(unsigned i)
+{
+	return i == VM_SERIAL_CONSOLE ? "--console" : "--serial";
+}
+
+static int check_serials(const struct vm_config *c, struct error *e)
+{
+	for (unsigned i = 0; i < VM_SERIAL_MAX; i++) {
+		const char *where = c->serial[i];
+		if (!where)
+			continue;
+		if (serial_check(where, e))
+			return error_prefix(e, "%s", serial_option(i));
+		bool is_shared = !strcmp(where, "pty") || !strcmp(where, "null") ||
+				 !strcmp(where, "none");
+		for (unsigned k = 0; k < i && !is_shared; k++)
+			if (c->serial[k] && !strcmp(c->serial[k], where))
+				return error_set(e, -EINVAL, "%s: both ports would go to '%s'",
+						 serial_option(i), where);
+	}
+	return 0;
+}
+
 int vm_config_check(const struct vm_config *c, struct error *e)
 {
 	if (!c->kernel && !c->saved)
@@ -149,14 +172,9 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 	if (c->region_to && c->region_to <= c->region_from)
 		return error_set(e, -EINVAL, "--to: must be more than --from's %llu instructions",
 				 (unsigned long long)c->region_from);
-	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
-		if (c->serial[i] && serial_check(c->serial[i], e))
-			return error_prefix(e, "--serial");
-	if (c->serial[0] && c->serial[1] && !strcmp(c->serial[0], c->serial[1]) &&
-	    strcmp(c->serial[0], "pty") && strcmp(c->serial[0], "null") &&
-	    strcmp(c->serial[0], "none"))
-		return error_set(e, -EINVAL, "--serial: both ports would go to '%s'", c->serial[0]);
-	int r = check_memory(c, e);
+	int r = check_serials(c, e);
+	if (!r)
+		r = check_memory(c, e);
 	if (!r)
 		r = devices_check(c, e);
 	if (!r)
@@ -260,7 +278,7 @@ static int open_serials(struct vm *vm, struct error *e)
 			continue;
 		int r = serial_open(&vm->serials[i], vm->config.serial[i], vm->poller, e);
 		if (r)
-			return error_prefix(e, "--serial");
+			return error_prefix(e, "%s", serial_option(i));
 	}
 	return 0;
 }

@@ -32,7 +32,9 @@ struct state_writer;
 
 #define VM_CPUS_MAX 64
 #define VM_INITRD_MAX 16
-#define VM_SERIAL_MAX 2
+#define VM_UART_MAX 2
+#define VM_SERIAL_CONSOLE 2 /* the console device, hvc0; below it COM1 and COM2 */
+#define VM_SERIAL_MAX 3
 #define VM_MEMORY_MIN_BYTES (2ull << 20)
 
 /* One way of virtualizing on one processor. */
@@ -93,7 +95,7 @@ struct vm_config {
 	uint64_t seed; /* of RDRAND and RDSEED */
 	bool has_wall_start;
 	uint64_t wall_start_s;		   /* what the RTC shows at power-on, if has_wall_start */
-	const char *serial[VM_SERIAL_MAX]; /* COM1, COM2: a backend's specification, see
+	const char *serial[VM_SERIAL_MAX]; /* COM1, COM2, hvc0: a backend's specification, see
 					      vm/serial.h; NULL: null */
 	struct vm_device devices[VM_DEVICES_MAX];
 	unsigned device_count;

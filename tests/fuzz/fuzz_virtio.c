@@ -46,7 +46,7 @@ struct machine {
 /* What each kind needs to be made; NULL: a disk image. */
 static const struct {
 	const char *name, *text;
-} texts[] = {{"rng", ""}, {"net", "loop"}, {"blk", NULL}};
+} texts[] = {{"rng", ""}, {"net", "loop"}, {"blk", NULL}, {"console", ""}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

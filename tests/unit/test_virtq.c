@@ -354,6 +354,7 @@ static const struct {
 	{"rng", "", 0},
 	{"net", "loop", 1},
 	{"blk", NULL, 0},
+	{"console", "", 1},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
