@@ -170,6 +170,7 @@ struct shadow {
 /* What the hardware found. */
 struct shadow_hit {
 	uint64_t entry; /* the leaf; 0: none */
+	uint32_t page;	/* that it is in */
 	uint8_t page_shift;
 	bool is_known_absent; /* none, and the guest has none */
 };
@@ -271,6 +272,9 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 				unsigned flags, enum access_kind kind);
 /* Drops what the guest page at `address` has in the current space. */
 void shadow_drop_page(struct shadow *s, gva_t address);
+
+/* The page was filled, or walked through: the guest uses it as a table. */
+void shadow_note_use(struct shadow *s, uint32_t page);
 
 /* What the guest's entry `e`, in a table that `page` derives from, asks of entry `index` there. */
 enum shadow_want_kind {

@@ -65,7 +65,7 @@ struct shadow_hit shadow_walk(const struct shadow *s, gva_t address)
 			break;
 		}
 		if (shadow_is_leaf(entry, level)) {
-			hit = (struct shadow_hit){entry, s->mode->level[level].shift, false};
+			hit = (struct shadow_hit){entry, page, s->mode->level[level].shift, false};
 			break;
 		}
 		page = shadow_child(s, entry);
@@ -370,7 +370,7 @@ static enum shadow_outcome place(struct shadow *s, uint32_t at, const struct des
 	return is_refused ? SHADOW_EMULATE : d->is_let_go ? SHADOW_UNSYNCED : SHADOW_FILLED;
 }
 
-static void note_use(struct shadow *s, uint32_t page)
+void shadow_note_use(struct shadow *s, uint32_t page)
 {
 	const struct shadow_page *p = &s->pages[page];
 	struct shadow_frame *f = shadow_is_table(p) ? shadow_frame_of(s, p->gfn) : NULL;
@@ -394,7 +394,7 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 		d.step = r->step[0].level - level; /* not for two-level guests' registers */
 		d.code = level <= guest_leaf ? size_code(r->page_shift) : 0;
 		if (s->policy.is_watching)
-			note_use(s, page);
+			shadow_note_use(s, page);
 		if (level <= guest_leaf) {
 			unsigned shift = shadow_shift_at(s, gfn, r->page_shift);
 			if (s->mode->level[level].shift <= shift)

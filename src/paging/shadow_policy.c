@@ -178,6 +178,8 @@ bool shadow_grants(struct shadow *s, gva_t address, enum access_kind kind, enum 
 	unsigned flags = shadow_flags(hit->entry);
 	if (!walk_permits(mmu->private->permit, flags, kind, mode))
 		return false;
+	if (s->policy.is_zapping) /* the processor set A in the entry: the VMM can know */
+		shadow_note_use(s, hit->page);
 	uint64_t offset = address.v & (BIT(hit->page_shift) - 1);
 	*out = (struct translation){
 		.host = hpa_host(mmu->memory, hpa((hit->entry & SHADOW_ADDRESS) + offset)),

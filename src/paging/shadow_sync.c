@@ -64,7 +64,10 @@ static unsigned renew_entries(struct shadow *s, uint32_t page, unsigned first, u
 }
 
 /* Is this a page that is no table any more? Stores that no table gets (KVM's signs of it: not of
- * whole entries), or several in a row where nothing is in use. */
+ * whole entries), or several in a row where nothing is in use: no entry written over, none walked
+ * through since (KVM of 2008 looked at the A of the shadow's entry, last_updated_pte_accessed();
+ * now it does not count writes to last-level tables at all). A program that touches fresh pages
+ * one after the other has its table written once a page, and is using it. */
 static bool looks_like_data(const struct shadow *s, const struct shadow_frame *f, gpa_t a,
 			    unsigned size_bytes)
 {

@@ -225,6 +225,27 @@ static void test_04_write_flood_zaps(void **state)
 	world_close(&l.w);
 }
 
+/* 4: a table is written for each page that is touched first, and walked through: it is in use. */
+static void test_04_first_touches_are_no_flood(void **state)
+{
+	struct lab l;
+	lab_open(&l, WORLD_4LEVEL);
+	for (unsigned i = 0; i < 20; i++)
+		map(&l, AT + i * 4096, PAGE + i * 4096, i ? 0 : RW | PTE_A);
+	lab_start(&l, "shadow-cache");
+	reads(&l, AT, PAGE);
+	uint64_t w = window(&l, AT, 1);
+	mark(&l);
+	for (unsigned i = 1; i < 20; i++) {
+		store_entry(&l, w + i * 8, (PAGE + i * 4096) | RW | PTE_A);
+		reads(&l, AT + i * 4096, PAGE + i * 4096);
+	}
+	counts(&l, EVENT_EXIT_TABLE_WRITE, 19);
+	counts(&l, EVENT_EXIT_PF_HIDDEN, 0);
+	lab_stop(&l);
+	world_close(&l.w);
+}
+
 /* 5: a last-level table is let go at its first write; each way to invalidate brings it back. */
 static void test_05_out_of_sync(void **state)
 {
@@ -716,6 +737,7 @@ int main(void)
 		cmocka_unit_test(test_04_table_writes),
 		cmocka_unit_test(test_04_device_writes),
 		cmocka_unit_test(test_04_write_flood_zaps),
+		cmocka_unit_test(test_04_first_touches_are_no_flood),
 		cmocka_unit_test(test_05_out_of_sync),
 		cmocka_unit_test(test_05_sync_before_link),
 		cmocka_unit_test(test_05_pcid_and_global),
