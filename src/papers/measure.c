@@ -82,6 +82,16 @@ double measure_events(struct question q, const char *strategy, enum event e)
 	return sum;
 }
 
+double measure_user_events(struct question q, const char *strategy, enum event e)
+{
+	const struct compare_row *row;
+	double sum = 0;
+	for (const char *rest = q.workload; next_row(q, &rest, strategy, &row);)
+		if (row)
+			sum += (double)row->bill.line[e].count[RING_USER];
+	return sum;
+}
+
 double measure_per_1000(struct question q, const char *strategy, enum event e)
 {
 	double instructions = measure_events(q, strategy, EVENT_INSTRUCTION);

@@ -22,6 +22,8 @@ double measure_overhead(struct question q, const char *strategy);
 /* time(a) / time(b); 0 if either did not run. */
 double measure_ratio(struct question q, const char *a, const char *b);
 double measure_events(struct question q, const char *strategy, enum event e);
+/* Those in user mode alone. */
+double measure_user_events(struct question q, const char *strategy, enum event e);
 double measure_per_1000(struct question q, const char *strategy, enum event e);
 /* The share of all exits, percent; of the time that a cause takes, percent. */
 double measure_exit_share(struct question q, const char *strategy, enum event e);
