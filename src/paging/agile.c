@@ -31,11 +31,11 @@
 #include "paging/catalogue.h"
 #include "paging/shadow.h"
 
-#define INTERVAL_DEFAULT 1000000u /* instructions */
-#define WRITES_MAX 2u		  /* in an interval; then a table is nested */
-#define MISSES_MIN 32u		  /* in an interval; fewer do not pay for the exits of a fill */
-#define PREFETCH 8u		  /* entries a fill, as in KVM */
-#define IDLE_INTERVALS_MAX 8u	  /* then a nested table is forgotten */
+#define INTERVAL_DEFAULT 1000000u   /* instructions */
+#define WRITES_MAX 2u		    /* in an interval; then a table is nested */
+#define MISSES_MIN 32u		    /* in an interval; fewer do not pay for the exits of a fill */
+#define PREFETCH MMU_PREFETCH_TABLE /* a table that changes its state is built whole */
+#define IDLE_INTERVALS_MAX 8u	    /* then a nested table is forgotten */
 
 /* Where the host's table is: above RAM and the shadow's pool, each level in a place of its own. */
 #define POOL_ROOM BIT(35)
