@@ -93,6 +93,11 @@ static int set_disk(void *target, const char *value, struct error *e)
 	return add_device(target, (struct vm_device){"blk", value, "disk"}, e);
 }
 
+static int set_share(void *target, const char *value, struct error *e)
+{
+	return add_device(target, (struct vm_device){"9p", value, "share"}, e);
+}
+
 static int set_format(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
@@ -256,6 +261,10 @@ static const struct option_row rows[] = {
 	{"console", NULL, "WHERE",
 	 "a console device, Linux's hvc0 (console=hvc0), to the same places as --serial", NULL,
 	 OPTION_TEXT, FIELD(vm.serial[VM_SERIAL_CONSOLE])},
+	{"share", NULL, "FOLDER[,tag=NAME][,readonly=on]",
+	 "a folder of the host, which the guest mounts with 'mount -t 9p -o "
+	 "trans=virtio,version=9p2000.L NAME /mnt' [tag=share]",
+	 NULL, OPTION_CUSTOM, .set = set_share},
 	{"device", "-device", "KIND[,KEY=VALUE]...",
 	 "add a device, on PCI or with transport=mmio: the list is below", NULL, OPTION_CUSTOM,
 	 .set = set_device},

@@ -6,10 +6,7 @@
 #include "virtio/options.h"
 
 static const struct virtio_row *const rows[] = {
-	&virtio_blk_row,
-	&virtio_console_row,
-	&virtio_rng_row,
-	&virtio_net_row,
+	&virtio_blk_row, &virtio_console_row, &virtio_rng_row, &virtio_net_row, &virtio_9p_row,
 };
 
 const char *const virtio_transport_names[] = {"pci", "mmio", NULL};

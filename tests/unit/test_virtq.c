@@ -355,6 +355,7 @@ static const struct {
 	{"net", "loop", 1},
 	{"blk", NULL, 0},
 	{"console", "", 1},
+	{"9p", "/etc,readonly=on,server=" SHARE_PROGRAM, 0},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
