@@ -228,10 +228,28 @@ void interp_rmw_commit(struct interp_vcpu *c, const struct insn *i, uint64_t lin
 	write_span(c, i, &span, c->bounce, size_bytes);
 }
 
+/* The bytes at a linear address if the fast map of the supervisor's accesses has them: descriptor
+ * tables, the TSS and stacks are touched at every fault. */
+static uint8_t *system_bytes(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes,
+			     enum access_kind kind)
+{
+	struct mmu_fast_entry *e =
+		mmu_fast_lookup(c->mmu, linear, linear + size_bytes - 1, kind, MMU_SUPERVISOR);
+	if (!e)
+		return NULL;
+	mmu_fast_hit(c->mmu, e, linear, size_bytes);
+	return (uint8_t *)(uintptr_t)(linear + e->addend);
+}
+
 uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
 			    unsigned size_bytes)
 {
 	uint64_t value = 0;
+	const uint8_t *bytes = system_bytes(c, linear, size_bytes, ACCESS_READ);
+	if (likely(bytes != NULL)) {
+		memcpy(&value, bytes, size_bytes);
+		return value;
+	}
 	struct span span = translate_span(c, i, linear, size_bytes, ACCESS_READ, MMU_SUPERVISOR);
 	read_page(c, i, &span.page[0], (uint8_t *)&value, span.first_bytes);
 	if (size_bytes > span.first_bytes)
@@ -243,6 +261,12 @@ uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_
 void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
 			 unsigned size_bytes, uint64_t value)
 {
+	uint8_t *bytes = system_bytes(c, linear, size_bytes, ACCESS_WRITE);
+	if (likely(bytes != NULL)) {
+		c->write_count++;
+		memcpy(bytes, &value, size_bytes);
+		return;
+	}
 	struct span span = translate_span(c, i, linear, size_bytes, ACCESS_WRITE, MMU_SUPERVISOR);
 	write_span(c, i, &span, (const uint8_t *)&value, size_bytes);
 }
