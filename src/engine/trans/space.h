@@ -24,7 +24,7 @@
 #define SPACE_JUMP_BITS 1
 #else
 #define SPACE_TLB_BITS 14
-#define SPACE_JUMP_BITS 14
+#define SPACE_JUMP_BITS 16
 #endif
 #define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
 #define SPACE_JUMP_COUNT (1u << SPACE_JUMP_BITS)
