@@ -109,6 +109,8 @@ int guest_create(struct guest **out, const char *engine, const char *cpu, uint8_
  * under
  * --clock real. */
 void guest_let_flags_go(struct guest *guest);
+/* No page of code becomes a checked one. */
+void guest_watch_always(struct guest *guest);
 void guest_destroy(struct guest *guest);
 void guest_set_data(struct guest *guest, const uint8_t *data); /* DATA_BYTES */
 void guest_get_data(struct guest *guest, uint8_t *data);

@@ -226,6 +226,11 @@ void guest_let_flags_go(struct guest *guest)
 		((struct trans *)(uintptr_t)vm->translator)->exact_flags = false;
 }
 
+void guest_watch_always(struct guest *guest)
+{
+	((struct interp *)guest->engine)->cache.is_always_watched = true;
+}
+
 void guest_destroy(struct guest *guest)
 {
 	if (!guest)

@@ -3,17 +3,18 @@
  *
  *   diff [--engine NAME] [--against ENGINE] [--seed N] [--count N] [--seconds N] [--group NAME]
  *        [--only MNEMONIC] [--mode 64|32] [--cpu MODEL] [--sequences] [--repeat N] [--warm N]
- *        [--lazy-flags] [--all]
+ *        [--lazy-flags] [--checked] [--all]
  *
  * --against has another engine in the host's place: then nothing may differ, undefined or not, but
  * the cases are still those that are harmless on the host. --sequences runs many instructions at a
  * time (sequence.c); --repeat lets the guest run a case so many times before the one that counts,
  * so that its code is warm, and trans translates what runs for the --warm th time (1: at once, and
  * then block by block, for what follows is not known yet). With --lazy-flags trans translates as it
- * does under --clock real, and arithmetic flags at a fault are not compared. Prints the first cases
- * that differ, with both states, and what was covered; exits with 1 if any differs or, without
- * --group and --only, if fewer than DISTINCT_MIN distinct shapes were tried. A sequence that
- * differs is printed with the steps left out that it differs without.
+ * does under --clock real, and arithmetic flags at a fault are not compared. With --checked pages
+ * of code may become checked ones (engine/interp/block.h), as all here soon do; without it they are
+ * always watched. Prints the first cases that differ, with both states, and what was covered; exits
+ * with 1 if any differs or, without --group and --only, if fewer than DISTINCT_MIN distinct shapes
+ * were tried. A sequence that differs is printed with the steps left out that it differs without.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +34,7 @@ struct options {
 	const char *cpu, *engine, *against;
 	unsigned repeat;
 	uint8_t warm_count;
-	bool sequences, lazy_flags;
+	bool sequences, lazy_flags, checked;
 	bool all; /* print every difference, not two of a mnemonic */
 };
 
@@ -61,6 +62,7 @@ static bool parse(struct options *o, int argc, char **argv)
 		bool *flag = !strcmp(argv[k], "--all")		? &o->all
 			     : !strcmp(argv[k], "--sequences")	? &o->sequences
 			     : !strcmp(argv[k], "--lazy-flags") ? &o->lazy_flags
+			     : !strcmp(argv[k], "--checked")	? &o->checked
 								: NULL;
 		if (flag) {
 			*flag = true;
@@ -306,6 +308,8 @@ static int open_run(struct run *r)
 		return 2;
 	if (against && guest_create(&r->reference, against, cpu, r->options.warm_count))
 		return 2;
+	if (!r->options.checked)
+		guest_watch_always(r->guest);
 	if (r->options.lazy_flags)
 		guest_let_flags_go(r->guest);
 	memset(fill, 0xcc, sizeof(fill));
@@ -328,7 +332,8 @@ int main(int argc, char **argv)
 			"usage: diff [--engine NAME] [--against ENGINE] [--seed N] [--count N] "
 			"[--seconds N] "
 			"[--group NAME] [--only MNEMONIC] [--mode 64|32] [--cpu MODEL] "
-			"[--sequences] [--repeat N] [--warm N] [--lazy-flags] [--all]\ngroups:");
+			"[--sequences] [--repeat N] [--warm N] "
+			"[--lazy-flags] [--checked] [--all]\ngroups:");
 		for (const char *const *g = generator_groups(); *g; g++)
 			fprintf(stderr, " %s", *g);
 		fprintf(stderr, "\n");

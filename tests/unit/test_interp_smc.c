@@ -224,6 +224,86 @@ static void test_one_place_in_three_modes(void **state)
 	}
 }
 
+/* ---- pages that are compared instead of watched ---- */
+
+/* In hard mode they change sides all the time. */
+static void assert_watched(const struct machine *m, bool is_watched)
+{
+#ifdef GNOMON_HARD
+	(void)m;
+	(void)is_watched;
+#else
+	assert_int_equal(memory_page_flags(m->memory, gpa(CODE)), is_watched ? PAGE_CODE : 0);
+#endif
+}
+
+/* Sums an immediate that each turn increments. */
+static void rewrite_in_loop(struct machine *m)
+{
+	static const uint8_t code[] = {0x83, 0xc0, 0x01, 0xfe, 0x05, 0xf9,
+				       0xff, 0xff, 0xff, 0xe2, 0xf5, 0xf4};
+
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RAX] = 0;
+	m->v.state.gpr[GPR_RCX] = 100;
+	poke(m, CODE, code, sizeof(code));
+	go(m);
+	assert_halted_at(m, sizeof(code));
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 5050);
+}
+
+static void test_code_that_is_often_written_is_compared(void **state)
+{
+	struct machine *m = *state;
+
+	rewrite_in_loop(m);
+	assert_watched(m, false);
+	test_next_instruction(state);
+	test_ahead_in_block(state);
+	test_behind_in_loop(state);
+	test_second_page_of_crossing_instruction(state);
+	test_undefined_until_written(state);
+	test_one_place_in_three_modes(state);
+	assert_watched(m, false);
+}
+
+static void test_calm_code_is_watched_again(void **state)
+{
+	static const uint8_t code[] = {0xff, 0xc0, 0x39, 0xc8, 0x75, 0xfa, 0xf4};
+	struct machine *m = *state;
+
+	for (unsigned turn = 0; turn < 2; turn++) {
+		rewrite_in_loop(m);
+		assert_watched(m, false);
+		enter_long(m, 0);
+		m->v.state.gpr[GPR_RAX] = 0;
+		m->v.state.gpr[GPR_RCX] = 90000;
+		poke(m, CODE, code, sizeof(code)); /* inc eax; cmp eax, ecx; jne */
+		for (unsigned k = 0; k < 20 && m->v.state.activity == ACTIVITY_RUNNING; k++)
+			go(m);
+		assert_halted_at(m, sizeof(code));
+		assert_int_equal(m->v.state.gpr[GPR_RAX], 90000);
+		assert_watched(m, true);
+	}
+}
+
+static void test_much_is_written_beside_code(void **state)
+{
+	static const uint8_t code[] = {0xff, 0x05, 0x00, 0x01, 0x00,
+				       0x00, 0xe2, 0xf8, 0xf4}; /* inc dword [rip + 0x100]; loop */
+	struct machine *m = *state;
+
+	for (unsigned turn = 1; turn < 3; turn++) {
+		enter_long(m, 0);
+		m->v.state.gpr[GPR_RCX] = 2000;
+		poke(m, CODE, code, sizeof(code));
+		go(m);
+		assert_halted_at(m, sizeof(code));
+		assert_int_equal(peek(m, CODE + 0x106, 4), 2000 * turn);
+		assert_watched(m, false);
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
 
 int main(void)
@@ -241,6 +321,9 @@ int main(void)
 		T(test_undefined_until_written),
 		T(test_written_from_outside),
 		T(test_one_place_in_three_modes),
+		T(test_code_that_is_often_written_is_compared),
+		T(test_calm_code_is_watched_again),
+		T(test_much_is_written_beside_code),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

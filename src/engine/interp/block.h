@@ -6,6 +6,12 @@
  * need no hunting. When the arena is full everything is dropped, between blocks. Pages with blocks
  * carry PAGE_CODE; each has a bitmap of the 64-byte granules that hold code, so that data written
  * beside code costs one test.
+ *
+ * Where code is written again and again, or much is written beside it, watching costs more than
+ * comparing: such a page becomes a checked one. It loses PAGE_CODE, so that writes to it are like
+ * any others, and its blocks compare their bytes with a copy before they run. They end behind each
+ * instruction that writes memory, for that may be the block's own rest. When a page's code was
+ * found unchanged often enough the page is watched again.
  */
 #pragma once
 
@@ -23,11 +29,19 @@
 #define CODE_PAGE_HASH_BITS 12
 #define JUMP_CACHE_BITS 12
 
+#define CHECKED_BYTES_MAX 64u /* of a checked block */
+
 struct code_page {
 	uint64_t gfn;
-	uint64_t granules;    /* bit n: bytes n*64..n*64+63 hold code */
+	uint64_t granules;    /* bit n: bytes n*64..n*64+63 hold watched code */
 	struct block *blocks; /* by page_link */
 	struct code_page *link;
+	bool is_checked;
+	bool was_hit;		/* code died here since the last block was decoded */
+	uint16_t rewrite_count; /* how often that was so since the page was checked last */
+	uint16_t beside_count;	/* writes beside code since then */
+	int32_t calm;		/* checked: blocks that may still find their bytes unchanged */
+	int32_t calm_full;	/* ... after one did not */
 };
 
 struct block_cache {
@@ -38,6 +52,8 @@ struct block_cache {
 	struct code_page **pages;
 	struct block *jump_cache[1u << JUMP_CACHE_BITS]; /* by RIP: where indirect branches led */
 	uint32_t generation; /* changes when everything was dropped: pointers to blocks are void */
+	struct code_page *restless; /* wants to be checked as soon as no block runs; NULL: none */
+	bool is_always_watched;	    /* tests: no page is ever checked */
 };
 
 struct host_stubs;
@@ -68,9 +84,18 @@ struct block *block_find(struct interp *vm, uint64_t address, uint8_t key);
  * page-crossing first instruction. Never NULL: undecodable bytes become a block that raises #UD. */
 struct block *block_decode(struct interp_vcpu *c, uint64_t address);
 
-/* Is the lone page-crossing instruction `b` at c's RIP still made of the same bytes? May raise a
- * page fault. */
-bool block_still_crosses(struct interp_vcpu *c, const struct block *b);
+/* `b` at c's RIP crosses a page or is checked: is it still made of the same bytes? A checked one is
+ * decoded anew if not. False: it is dead. May raise a page fault. Between blocks only. */
+bool block_is_current(struct interp_vcpu *c, struct block *b);
+
+/* Makes a page checked whose writes asked for it (cache.restless). Between blocks only. */
+void block_settle(struct interp *vm);
+
+/* The bytes that a checked block was made of. */
+static inline uint8_t *block_copy(struct block *b)
+{
+	return (uint8_t *)&b->insns[b->room + 1];
+}
 
 /* The granules that [first, last] (offsets in one page) touches. */
 static inline uint64_t block_granules(unsigned first, unsigned last)
@@ -88,7 +113,7 @@ bool block_covers(const struct interp *vm, uint64_t address, unsigned size_bytes
 /* The bytes that `b` was made of; NULL if they are not in RAM. */
 static inline const uint8_t *block_bytes(const struct memory *m, const struct block *b)
 {
-	return b->gfn2 == ~0ull ? memory_host(m, gpa(b->gpa), b->bytes) : b->crossing;
+	return b->gfn2 >= BLOCK_CHECKED ? memory_host(m, gpa(b->gpa), b->bytes) : b->crossing;
 }
 
 /* `b` is not what lies at its address any more. */

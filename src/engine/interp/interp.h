@@ -88,10 +88,12 @@ enum block_key {
 };
 
 #define BLOCK_INSNS_MAX 48
+/* gfn2 of a block in a page whose writes nobody watches (block.h): it is compared at each use. */
+#define BLOCK_CHECKED (~0ull - 1)
 
 struct block {
-	uint64_t gpa;	      /* of the first byte */
-	uint64_t gfn2;	      /* second page of a lone page-crossing instruction, else ~0 */
+	uint64_t gpa;  /* of the first byte */
+	uint64_t gfn2; /* second page of a lone page-crossing instruction; BLOCK_CHECKED; else ~0 */
 	uint8_t crossing[16]; /* that instruction's bytes: the second page is not watched but
 				 compared at each use */
 	uint64_t others;      /* granules of its page that it depends on besides its own bytes */
@@ -105,6 +107,8 @@ struct block {
 	struct block
 		*next[2]; /* where [0] falling through and [1] taking the branch led last time */
 	struct block *hash_link, *page_link;
+	struct code_page *page; /* NULL: not in RAM */
+	uint16_t room;		/* instructions that there is room for, of a checked block */
 	struct insn insns[]; /* count, and for blocks that do not end in a branch one op_end more */
 };
 

@@ -148,6 +148,15 @@ static void lower_undecodable(struct insn *out, ZyanStatus status, const uint8_t
 	out->length = 1;
 }
 
+static bool writes_memory(const ZydisDecodedInstruction *d, const ZydisDecodedOperand *operands)
+{
+	for (unsigned k = 0; k < d->operand_count; k++)
+		if (operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    operands[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			return true;
+	return false;
+}
+
 void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, unsigned available,
 		 unsigned insns_max)
 {
@@ -175,6 +184,8 @@ void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, u
 			l.ends_block = true;
 		}
 		b->count++;
+		if (b->gfn2 == BLOCK_CHECKED && ZYAN_SUCCESS(status) && writes_memory(&d, operands))
+			l.ends_block = true;
 		/* Any of the bytes looked at may make sense of what does not decode. */
 		offset += ZYAN_SUCCESS(status) ? out->length : have;
 		if (l.ends_block)

@@ -404,10 +404,8 @@ static uint64_t fetch_address(struct interp_vcpu *c)
 static struct block *find_or_decode(struct interp_vcpu *c, uint64_t address)
 {
 	struct block *b = block_find(c->vm, address, c->key);
-	if (b && (likely(b->gfn2 == ~0ull) || block_still_crosses(c, b)))
+	if (b && (likely(b->gfn2 == ~0ull) || block_is_current(c, b)))
 		return b;
-	if (b)
-		block_kill(c->vm, b);
 	return block_decode(c, address);
 }
 
@@ -576,6 +574,8 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 			continue;
 		}
 		c->count = 0;
+		if (unlikely(c->vm->cache.restless))
+			block_settle(c->vm);
 		uint32_t generation = c->vm->cache.generation;
 		struct block *b = next_block(c, from, from_rip);
 		if (unlikely(c->until - c->cycles < b->count || !is_within_cs(c, b->bytes))) {

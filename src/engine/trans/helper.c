@@ -151,11 +151,13 @@ static bool fetch(struct trans_vcpu *t, uint64_t rip, uint64_t *address)
 	return true;
 }
 
-/* Does `b` lie in the pages that it was found in? That the second one's bytes are still the same it
- * asks itself (translate.c). */
+/* Does `b` lie in the pages that it was found in? That its bytes, or the second page's, are still
+ * the same its translation asks itself (translate.c). */
 static bool still_crosses(struct trans_vcpu *t, const struct block *b)
 {
 	uint64_t second;
+	if (b->gfn2 == BLOCK_CHECKED)
+		return true;
 	return fetch(t, align_up(t->c->s->rip + 1, PAGE_SIZE_BYTES), &second) &&
 	       second >> PAGE_SHIFT == b->gfn2;
 }

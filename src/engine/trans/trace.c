@@ -50,7 +50,7 @@ static bool decode(struct work *w, struct guest_insn *g, const struct part *part
 	*g = (struct guest_insn){.rip = part->rip + i->offset,
 				 .index = (uint8_t)(part->first + index),
 				 .part = (uint8_t)(w->part_count - 1)};
-	bool is_crossing = part->block->gfn2 != ~0ull;
+	bool is_crossing = part->block->gfn2 < BLOCK_CHECKED;
 	g->bytes = is_crossing ? part->block->crossing : w->page + (g->rip & PAGE_OFFSET_MASK);
 	return !interp_is_undefined(i) && decode_bytes(w, g, i->length);
 }
@@ -115,7 +115,7 @@ uint8_t trace_live_at(struct work *w, uint64_t rip)
 {
 	uint8_t read = 0, left = FLAGS_ALL;
 	uint64_t at = rip;
-	if (w->trans->exact_flags)
+	if (w->trans->exact_flags || w->is_checked)
 		return FLAGS_ALL;
 	for (unsigned k = 0; left && k < PEEK_MAX && is_in_page(w, at); k++) {
 		unsigned offset = at & PAGE_OFFSET_MASK;

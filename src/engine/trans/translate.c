@@ -72,24 +72,42 @@ static void emit_out_of_budget(struct work *w, uint8_t *patch)
 	emit_call_helper(w, add_site(w, (struct site){0}), w->trans->to_budget);
 }
 
-/*
- * The one instruction of a block that lies in two pages: nobody watches the second page for writes,
- * so the block begins by comparing the bytes there with those that it was made of, and leaves if
- * they have changed.
- */
-static void emit_crossing_check(struct work *w, const struct block *b, const uint8_t *second)
+/* Leaves if the guest's bytes are not the `count` that the translation was made of. */
+static void emit_compare(struct work *w, const uint8_t *guest, const uint8_t *bytes, unsigned count)
 {
 	struct emitter *e = &w->e;
-	unsigned have = (unsigned)(PAGE_SIZE_BYTES - (b->gpa & PAGE_OFFSET_MASK)), n;
-	emit_constant(e, HOST_T0, (uint64_t)(uintptr_t)second);
-	for (unsigned at = have; at < b->bytes; at += n) {
-		struct host_memory m = {
-			.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)(at - have)};
-		n = b->bytes - at >= 4 ? 4 : 1;
+	unsigned n;
+	emit_constant(e, HOST_T0, (uint64_t)(uintptr_t)guest);
+	for (unsigned at = 0; at < count; at += n) {
+		struct host_memory m = {.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)at};
+		n = count - at >= 4 ? 4 : 1;
 		emit_rm(e, 0, n == 4 ? 0x81 : 0x80, 7, m); /* cmp */
 		for (unsigned k = 0; k < n; k++)
-			emit_byte(e, b->crossing[at + k]);
+			emit_byte(e, bytes[at + k]);
 		w->changed[w->changed_count++] = emit_jcc_forward(e, CONDITION_NE);
+	}
+}
+
+/*
+ * Where nobody watches a block's bytes for writes it begins by comparing them: those of a checked
+ * block, which also counts how often they were the same (block.h), and those in the second page of
+ * an instruction that lies in two.
+ */
+static void emit_bytes_check(struct work *w, struct block *b, const uint8_t *second)
+{
+	struct emitter *e = &w->e;
+	unsigned have = (unsigned)(PAGE_SIZE_BYTES - (b->gpa & PAGE_OFFSET_MASK));
+	const uint8_t *first = w->page + (b->gpa & PAGE_OFFSET_MASK);
+	if (b->gfn2 == BLOCK_CHECKED) {
+		emit_constant(e, HOST_T0, (uint64_t)(uintptr_t)&b->page->calm);
+		emit_rm(e, 0, 0x83, 5, at_t0(0)); /* sub dword, 1 */
+		emit_byte(e, 1);
+		w->changed[w->changed_count++] = emit_jcc_forward(e, CONDITION_L);
+		emit_compare(w, first, block_copy(b), b->bytes);
+	} else if (b->gfn2 != ~0ull) {
+		if (w->is_checked)
+			emit_compare(w, first, b->crossing, have);
+		emit_compare(w, second, b->crossing + have, b->bytes - have);
 	}
 }
 
@@ -171,7 +189,7 @@ static void translate_all(struct work *w)
 struct translation *translate(struct trans_vcpu *t, struct block *b)
 {
 	struct trans *trans = t->trans;
-	bool is_crossing = b->gfn2 != ~0ull;
+	bool is_crossing = b->gfn2 < BLOCK_CHECKED;
 	gpa_t first = gpa_from_gfn(gpa_gfn(gpa(b->gpa)));
 	const uint8_t *page = memory_host(t->c->memory, first, PAGE_SIZE_BYTES), *second = NULL;
 	if (is_crossing)
@@ -182,6 +200,7 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 		.trans = trans,
 		.t = t,
 		.page = page,
+		.is_checked = b->page && b->page->is_checked,
 		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
 	};
 	trace_choose(&w, b, t->c->s->rip);
@@ -193,8 +212,7 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	w.x->code = emitter_here(&w.e);
 	w.x->variant = b->translation;
 	uint8_t *budget = emit_entry(&w);
-	if (is_crossing)
-		emit_crossing_check(&w, b, second);
+	emit_bytes_check(&w, b, second);
 	translate_all(&w);
 	block_depend(trans->interp, b, w.granules);
 	w.g = NULL;

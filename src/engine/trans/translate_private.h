@@ -66,6 +66,7 @@ struct work {
 	struct emitter e;
 	struct translation *x;
 	const uint8_t *page; /* the guest's bytes */
+	bool is_checked;     /* nobody watches them */
 	uint64_t granules;   /* of the page, that the translation depends on besides its block */
 	struct part parts[PARTS_MAX];
 	unsigned part_count, count; /* instructions of all parts */
@@ -77,7 +78,8 @@ struct work {
 	unsigned slow_count;
 	bool is_flags_kept; /* behind the last instruction: whatever comes next may read them */
 	bool changes_space; /* the block ends in another space */
-	uint8_t *changed[INSN_BYTES_MAX]; /* jumps out: the block's bytes are not what they were */
+	uint8_t *changed[CHECKED_BYTES_MAX / 4 +
+			 4]; /* jumps out: the block's bytes are not what they were */
 	unsigned changed_count;
 	unsigned slow_of_insn; /* the present instruction's begin here */
 };
