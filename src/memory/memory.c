@@ -333,12 +333,33 @@ static void mark_all_clean(struct memory *m)
 			memory_set_page_flag(m, gpa(m->slots[i].base.v + offset), PAGE_CLEAN);
 }
 
+static int source_log(struct memory *m, bool is_on, struct error *e)
+{
+	const struct memory_dirty_source *s = &m->dirty_source;
+	return s->log ? s->log(s->opaque, is_on, e) : 0;
+}
+
+/* If the source cannot tell, anything may have been written. */
+static void ask_source(struct memory *m)
+{
+	const struct memory_dirty_source *s = &m->dirty_source;
+	if (s->collect && s->collect(s->opaque, m->dirty_bitmap))
+		memset(m->dirty_bitmap, 0xff, memory_dirty_bytes(m));
+}
+
 int memory_dirty_start(struct memory *m, struct error *e)
 {
-	if (!m->dirty_bitmap)
+	bool is_new = !m->dirty_bitmap;
+	if (is_new)
 		m->dirty_bitmap = calloc(1, memory_dirty_bytes(m));
 	if (!m->dirty_bitmap)
 		return error_set(e, -ENOMEM, "no host memory for the dirty log");
+	int r = is_new ? source_log(m, true, e) : 0;
+	if (r) {
+		free(m->dirty_bitmap);
+		m->dirty_bitmap = NULL;
+		return r;
+	}
 	mark_all_clean(m);
 	return 0;
 }
@@ -349,6 +370,7 @@ void memory_dirty_collect(struct memory *m, uint8_t *bitmap)
 		memset(bitmap, 0, memory_dirty_bytes(m));
 		return;
 	}
+	ask_source(m);
 	memcpy(bitmap, m->dirty_bitmap, memory_dirty_bytes(m));
 	memset(m->dirty_bitmap, 0, memory_dirty_bytes(m));
 	mark_all_clean(m);
@@ -356,8 +378,26 @@ void memory_dirty_collect(struct memory *m, uint8_t *bitmap)
 
 void memory_dirty_stop(struct memory *m)
 {
+	if (m->dirty_bitmap)
+		source_log(m, false, NULL);
 	free(m->dirty_bitmap);
 	m->dirty_bitmap = NULL;
 	for (uint64_t i = 0; i < m->page_count; i++)
 		m->page_flags[i] &= (uint8_t)~PAGE_CLEAN;
+}
+
+const uint8_t *memory_dirty_now(struct memory *m)
+{
+	if (m->dirty_bitmap)
+		ask_source(m);
+	return m->dirty_bitmap;
+}
+
+int memory_set_dirty_source(struct memory *m, struct memory_dirty_source source, struct error *e)
+{
+	/* What the one before saw is kept. */
+	if (m->dirty_bitmap)
+		ask_source(m);
+	m->dirty_source = source;
+	return m->dirty_bitmap ? source_log(m, true, e) : 0;
 }

@@ -50,6 +50,15 @@ struct memory_flag_listener {
 	void *opaque; /* borrowed */
 };
 
+/* Somebody who writes memory past the flags (the host's processor, under KVM) and keeps a log of
+ * his own while the dirty log is on. */
+struct memory_dirty_source {
+	int (*log)(void *opaque, bool is_on, struct error *e);
+	/* Sets the bits of what was written since the last time. -errno. */
+	int (*collect)(void *opaque, uint8_t *bitmap);
+	void *opaque; /* borrowed */
+};
+
 #define MEMORY_SLOTS_MAX 8
 #define MEMORY_WATCHERS_MAX 256 /* many strategies may watch one guest */
 
@@ -66,6 +75,7 @@ struct memory {
 	struct memory_flag_listener listeners[MEMORY_WATCHERS_MAX];
 	unsigned listener_count;
 	uint8_t *dirty_bitmap; /* NULL while the dirty log is off */
+	struct memory_dirty_source dirty_source;
 };
 
 /* Makes `ram_bytes` of zeroed RAM (a multiple of 4 KiB; mapped without reserving, so untouched
@@ -163,3 +173,8 @@ int memory_dirty_start(struct memory *m, struct error *e);
 uint64_t memory_dirty_bytes(const struct memory *m);
 void memory_dirty_collect(struct memory *m, uint8_t *bitmap);
 void memory_dirty_stop(struct memory *m);
+/* The bits as they are now, the source's included, without a new round; NULL while it is off. */
+const uint8_t *memory_dirty_now(struct memory *m);
+/* One at a time; {0}: none any more. What it logs is added to the dirty log, also to one that is
+ * on already. */
+int memory_set_dirty_source(struct memory *m, struct memory_dirty_source source, struct error *e);

@@ -24,7 +24,7 @@ struct saving {
 	const char *path;
 	char partial[PATH_MAX];
 	int fd;
-	const struct memory *memory;
+	struct memory *memory;
 	struct snapshot *base;
 	struct memory *base_memory;
 	uint64_t *pages; /* of a difference */
@@ -124,7 +124,7 @@ static bool has_changed(const struct saving *s, uint64_t page)
 static const uint8_t *written_pages(const struct saving *s, const struct vm *vm)
 {
 	const char *tracked = vm_tracked_memory(vm);
-	return tracked && !strcmp(tracked, s->base->id) ? s->memory->dirty_bitmap : NULL;
+	return tracked && !strcmp(tracked, s->base->id) ? memory_dirty_now(s->memory) : NULL;
 }
 
 static int find_differences(struct saving *s, const struct vm *vm, struct error *e)
