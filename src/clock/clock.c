@@ -3,6 +3,7 @@
 #include "clock/clock.h"
 
 #include <time.h>
+#include <x86intrin.h>
 
 #define NS_PER_S 1000000000ull
 
@@ -48,12 +49,32 @@ void clock_resume(struct clock *c, uint64_t now_cycles, uint64_t wall_start_s)
 	/* May lie before the host's own start: the difference is what counts, modulo 2^64. */
 	if (c->kind == CLOCK_REAL)
 		c->real_start_ns = host_monotonic_ns() - clock_ns_from_cycles(c, now_cycles);
+	if (c->is_tsc)
+		c->tsc_start = __rdtsc() - now_cycles;
+}
+
+void clock_follow_tsc(struct clock *c)
+{
+	c->tsc_start = __rdtsc() - clock_now(c);
+	c->is_tsc = true;
+}
+
+uint64_t clock_tsc_zero(const struct clock *c)
+{
+	return c->tsc_start;
+}
+
+static uint64_t real_now(const struct clock *c)
+{
+	if (c->is_tsc)
+		return __rdtsc() - c->tsc_start;
+	return clock_cycles_from_ns(c, host_monotonic_ns() - c->real_start_ns);
 }
 
 uint64_t clock_now(struct clock *c)
 {
 	if (c->kind == CLOCK_REAL) {
-		uint64_t now = clock_cycles_from_ns(c, host_monotonic_ns() - c->real_start_ns);
+		uint64_t now = real_now(c);
 		/* Never back, even if the caller's threads read the host's clock out of order. */
 		if (now > c->now_cycles)
 			c->now_cycles = now;

@@ -30,6 +30,8 @@ struct clock {
 	uint64_t hz;
 	uint64_t now_cycles;	/* virtual kind: the time; real kind: the last time read */
 	uint64_t real_start_ns; /* real kind: the host's monotonic time at cycle 0 */
+	bool is_tsc;		/* real kind: counts the host's TSC, which ticks at `hz` */
+	uint64_t tsc_start;	/* the host's TSC at cycle 0 */
 	uint64_t wall_start_s;	/* seconds since 1970 at cycle 0, what the RTC shows */
 	struct timer *timers;	/* armed ones, earliest first */
 	struct timer *due;	/* armed ones that clock_run_due() has taken and not fired yet */
@@ -46,6 +48,13 @@ void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz);
 /* Goes on from `now_cycles`, which a clock of the same `hz` had reached; the calendar, too, goes on
  * from there, however long the machine did not exist. No timer is armed yet. */
 void clock_resume(struct clock *c, uint64_t now_cycles, uint64_t wall_start_s);
+
+/* A real clock goes on with the host's TSC for its measure instead of the monotonic clock, which
+ * runs apart from it by some millionths: for guests whose RDTSC reads the host's. `hz` is the TSC's
+ * rate. */
+void clock_follow_tsc(struct clock *c);
+/* The host's TSC at cycle 0 of such a clock; it may lie before the host's own start. */
+uint64_t clock_tsc_zero(const struct clock *c);
 
 /* Now, in cycles since the machine was made. */
 uint64_t clock_now(struct clock *c);
