@@ -15,6 +15,9 @@
 #define GRACE_DEFAULT_S 30u
 
 static const char *const clock_names[] = {"virtual", "real", NULL};
+/* By its address it is known that no other was given. */
+static const char paging_default[] = "nested";
+static const char *const limits_names[] = {"refuse", "ignore", NULL};
 static const char *const unhandled_names[] = {"ignore", "log", "stop", NULL};
 static const char *const format_names[] = {"table", "json", "csv", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", "trace", NULL};
@@ -271,12 +274,17 @@ static const struct option_row rows[] = {
 	{"nographic", "-nographic", NULL, "there is no other way; accepted for QEMU's sake", NULL,
 	 OPTION_CUSTOM, .set = set_nographic},
 
-	{"engine", NULL, "NAME", "how instructions are executed: interp or trans [interp]",
+	{"engine", NULL, "NAME",
+	 "how instructions are executed: interp, trans, kvm, or auto: kvm where its self-test "
+	 "passes, else trans; interp for a bill or a strategy [interp]",
 	 "Execution and time", OPTION_TEXT, FIELD(vm.engine)},
 	{"clock", NULL, "KIND",
 	 "virtual: an instruction is a cycle, idle time is skipped, runs repeat exactly; "
-	 "real: the host's [virtual]",
-	 NULL, OPTION_CHOICE, FIELD(vm.clock), .choices = clock_names},
+	 "real: the host's [virtual; kvm: real]",
+	 NULL, OPTION_CHOICE, FIELD(clock), .choices = clock_names},
+	{"kvm-limits", NULL, "WHAT",
+	 "kvm: what the self-test finds missing: refuse, or ignore and try [refuse]", NULL,
+	 OPTION_CHOICE, FIELD(kvm_limits), .choices = limits_names},
 	{"max-instructions", NULL, "N", "end after so many, exit code 124", NULL, OPTION_NUMBER,
 	 FIELD(vm.max_instructions), .min = 1, .max = UINT64_MAX},
 	{"timeout", NULL, "SECONDS", "end after so much host time, exit code 124", NULL,
@@ -307,7 +315,7 @@ static const struct option_row rows[] = {
 
 	{"paging", NULL, "STRATEGY",
 	 "how guest addresses are translated: NAME[:KEY=VALUE]..., as the manual "
-	 "page lists them [nested]",
+	 "page lists them [nested; kvm: native]",
 	 "Translation and the bill", OPTION_TEXT, FIELD(vm.paging)},
 	{"from", NULL, "N",
 	 "the region of interest begins at instruction N (else at the guest's mark 1); the "
@@ -394,6 +402,8 @@ void run_options_init(struct run_options *o)
 	vm_config_defaults(&o->vm);
 	o->log_level = LOG_WARN;
 	o->grace_s = GRACE_DEFAULT_S;
+	o->clock = -1;
+	o->vm.paging = paging_default;
 }
 
 static bool takes_terminal(const char *spec)
@@ -442,14 +452,52 @@ static int check_combinations(const struct run_options *o, struct error *e)
 				 "--paused: nobody could let the guest go; add --gdb or --monitor");
 	if (o->symbols_file && !o->folded_file)
 		return error_set(e, -EINVAL, "--symbols: there is no --folded to name");
+	bool is_kvm = !strcmp(o->vm.engine, "kvm");
+	if (is_kvm && o->snapshot)
+		return error_set(e, -EINVAL,
+				 "--snapshot: 'kvm' sees neither marks nor instruction counts; the "
+				 "monitor's 'snapshot' saves its machines");
+	if (is_kvm && (o->wants_report || o->folded_file || o->vm.trace_exits))
+		return error_set(e, -EINVAL,
+				 "--%s: 'kvm' does not see each exit; it goes with --engine interp "
+				 "or trans",
+				 o->wants_report  ? "report"
+				 : o->folded_file ? "folded"
+						  : "trace-exits");
 	if (o->format != BILL_TABLE && !o->wants_report)
 		return error_set(e, -EINVAL, "--format: there is no --report to format");
 	return 0;
 }
 
+/* `auto` becomes an engine; what was not given follows from the engine. */
+static void settle_engine(struct run_options *o)
+{
+	bool has_paging = o->vm.paging != paging_default;
+	const struct vm_purpose purpose = {
+		.wants_costs = o->wants_report || o->folded_file || o->vm.trace_exits,
+		.wants_paging = has_paging && strcmp(o->vm.paging, "native") != 0,
+		.wants_virtual_time = o->clock == CLOCK_VIRTUAL,
+		.wants_counts = o->snapshot != NULL,
+	};
+	if (o->clock >= 0)
+		o->vm.clock = (enum clock_kind)o->clock;
+	o->vm.skips_kvm_test = o->kvm_limits == 1;
+	if (!strcmp(o->vm.engine, "auto")) {
+		o->vm.engine = vm_choose_engine(&o->vm, &purpose, o->engine_why);
+		o->vm.skips_kvm_test = !strcmp(o->vm.engine, "kvm"); /* it was tested just now */
+	}
+	if (strcmp(o->vm.engine, "kvm") != 0)
+		return;
+	if (o->clock < 0)
+		o->vm.clock = CLOCK_REAL;
+	if (!has_paging)
+		o->vm.paging = "native";
+}
+
 int run_options_complete(struct run_options *o, struct error *e)
 {
 	const char *console = o->vm.serial[VM_SERIAL_CONSOLE];
+	settle_engine(o);
 	if (!o->serial_count)
 		o->vm.serial[0] = takes_terminal(o->monitor) || takes_terminal(console) ? "null"
 											: "stdio";
@@ -495,9 +543,10 @@ void run_options_fini(struct run_options *o)
 int run_options_dump(const struct run_options *o, FILE *f, struct error *e)
 {
 	struct run_options effective = *o;
+	effective.clock = (int)o->vm.clock;
 	/* It depends on the host, and the restored machine's is in its file. */
 	if (!o->vm.cpu && !o->restore)
-		effective.vm.cpu = vm_default_cpu();
+		effective.vm.cpu = vm_default_cpu(effective.vm.engine);
 	struct option_set set = whole_set(&effective);
 	json_t *document = config_to_json(&set);
 	if (!document)

@@ -22,8 +22,11 @@ struct run_options {
 	const char *snapshot_base; /* NULL: a whole one */
 	uint64_t snapshot_at;	   /* instructions; 0: at the guest's mark 1 */
 	bool snapshot_continue;
-	bool has_memory, has_cpus; /* --memory, --cpus were given */
-	bool is_paused;		   /* -S: wait for the debugger or the monitor's cont */
+	bool has_memory, has_cpus;   /* --memory, --cpus were given */
+	int clock;		     /* enum clock_kind; -1: as the engine wants it */
+	int kvm_limits;		     /* 0 refuse, 1 ignore */
+	char engine_why[VM_WHY_MAX]; /* why --engine auto took vm.engine; else "" */
+	bool is_paused;		     /* -S: wait for the debugger or the monitor's cont */
 	bool wants_report;
 	const char *report_file;  /* NULL: standard output */
 	int format;		  /* enum bill_format */

@@ -198,6 +198,9 @@ int session_open(struct session *s, struct error *e)
 	int r = session_restore(s, e);
 	if (!r)
 		r = vm_create(&s->vm, &s->options.vm, e);
+	if (!r && s->options.engine_why[0] && !s->options.is_quiet)
+		fprintf(s->say, "gnomon: engine: %s (%s)\n", vm_config(s->vm)->engine,
+			s->options.engine_why);
 	if (!r)
 		r = start_folding(s, e);
 	if (!r)
@@ -267,6 +270,10 @@ void session_say_outcome(struct session *s, const struct vm_outcome *o)
 	struct clock *clock = vm_clock(s->vm);
 	double guest_s = (double)clock_ns_from_cycles(clock, clock_now(clock)) / 1e9;
 	fprintf(s->say, "gnomon: %s\n", o->text);
+	if (!strcmp(vm_config(s->vm)->engine, "kvm")) {
+		fprintf(s->say, "gnomon: %.3f s guest time, %.3f s host time\n", guest_s, host_s);
+		return;
+	}
 	fprintf(s->say, "gnomon: %s instructions, %.3f s guest time, %.3f s host time, %.1f MIPS\n",
 		grouped(done, number), guest_s, host_s,
 		host_s > 0 ? (double)done / host_s / 1e6 : 0.0);

@@ -15,6 +15,7 @@ enum exit_reason {
 	EXIT_UNHANDLED,	 /* --unhandled=stop met something; `text` says what */
 	EXIT_DIFFERENCE, /* --verify found a difference; `text` has both sides */
 	EXIT_INTERNAL,	 /* our own fault; `text` says which */
+	EXIT_HOST,	 /* the host cannot go on with this guest; `text` says why */
 };
 
 /* CPUID with EAX = 474E4F4DH ("GNOM") and the mark in ECX (include/gnomon/mark.h). */

@@ -123,6 +123,8 @@ static void end_by_fault_of(struct vm *vm, unsigned i, const struct vm_exit *exi
 			    "--verify: the strategy differs from the reference walk "
 			    "(vcpu %u, rip %llx)\n%s",
 			    i, rip, text);
+	else if (exit->reason == EXIT_HOST)
+		vm_end_with(vm, i, VM_END_ERROR, 0, "%s (vcpu %u, rip %llx)", text, i, rip);
 	else
 		vm_end_with(vm, i, VM_END_ERROR, 0, "internal error: %s (vcpu %u, rip %llx)", text,
 			    i, rip);
@@ -153,7 +155,8 @@ enum vm_action vm_handle_exit(struct vm *vm, unsigned i, const struct vm_exit *e
 	case EXIT_STEPPED: debug_stop(vm, i, exit->reason); return ACTION_LEAVE;
 	case EXIT_UNHANDLED:
 	case EXIT_DIFFERENCE:
-	case EXIT_INTERNAL: break;
+	case EXIT_INTERNAL:
+	case EXIT_HOST: break;
 	}
 	end_by_fault_of(vm, i, exit);
 	return ACTION_LEAVE;

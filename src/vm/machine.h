@@ -7,6 +7,7 @@
  *   save.c   state to save, and loaded again   console.c what the guest prints, watched
  *   devices.c what the configuration adds to the board
  *   scheme.c what the run carries: the primary and its observers
+ *   engines.c the catalogue, what goes with which, the processor that each can show
  */
 #pragma once
 
@@ -149,6 +150,15 @@ static inline struct ledger *vm_simulation_ledger(const struct vm *vm, unsigned 
 {
 	return &vm->ledgers[simulation * vm->config.cpu_count + vcpu];
 }
+
+/* ---- engines.c ---- */
+const struct engine_ops *engine_find(const char *name, struct error *e);
+/* Do the engine and the rest of the configuration go together? */
+int engine_check(const struct vm_config *c, struct error *e);
+/* Can this host run that engine? -EOPNOTSUPP with what is missing. */
+int engine_check_host(const struct vm_config *c, struct error *e);
+/* Fills vm->model: the processor that the engine can show and the guest shall see. */
+int engine_make_model(struct vm *vm, struct error *e);
 
 /* ---- region.c ---- */
 void vm_mark(struct vm *vm, uint32_t mark);

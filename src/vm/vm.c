@@ -9,33 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/interp/interp.h"
-#include "engine/trans/trans.h"
 #include "vm/machine.h"
-
-static const struct engine_entry engines[] = {
-	{"interp", "exact and deterministic, the reference for all semantics", &interp_ops},
-	{"trans", "translates to host code: fast, for 64-bit guests", &trans_ops},
-};
-
-const char *vm_engine_name(size_t i, const char **text)
-{
-	if (i >= ARRAY_COUNT(engines))
-		return NULL;
-	if (text)
-		*text = engines[i].text;
-	return engines[i].name;
-}
-
-static const struct engine_ops *engine_find(const char *name, struct error *e)
-{
-	for (size_t i = 0; i < ARRAY_COUNT(engines); i++)
-		if (!strcmp(engines[i].name, name))
-			return engines[i].ops;
-	error_set(e, -EINVAL, "--engine: there is no engine '%s'; the engines are: interp, trans",
-		  name);
-	return NULL;
-}
 
 /* ---- configuration ---- */
 
@@ -114,27 +88,6 @@ static int check_cpu(const struct vm_config *c, struct error *e)
 	return r ? error_prefix(e, "--cpu") : 0;
 }
 
-static int check_engine(const struct vm_config *c, struct error *e)
-{
-	bool is_trans = engine_find(c->engine, e) == &trans_ops;
-	if (!engine_find(c->engine, e))
-		return -EINVAL;
-	if (c->perf_map && !is_trans)
-		return error_set(e, -EINVAL,
-				 "--perf-map: '%s' makes no code; it goes with --engine trans",
-				 c->engine);
-	if (c->lockstep && !is_trans)
-		return error_set(e, -EINVAL,
-				 "--lockstep: '%s' has nobody to keep step with; it goes with "
-				 "--engine trans",
-				 c->engine);
-	if (c->observer_count && is_trans)
-		return error_set(e, -EINVAL,
-				 "--engine: 'trans' does not show each access to the schemes that "
-				 "ride along; they go with --engine interp");
-	return 0;
-}
-
 static const char *serial_option(unsigned i)
 {
 	return i == VM_SERIAL_CONSOLE ? "--console" : "--serial";
@@ -164,7 +117,7 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 		return error_set(e, -EINVAL, "--kernel FILE is missing: what shall be booted?");
 	if (!c->cpu_count || c->cpu_count > VM_CPUS_MAX)
 		return error_set(e, -EINVAL, "--cpus: must be 1 to %u", VM_CPUS_MAX);
-	if (check_engine(c, e))
+	if (engine_check(c, e))
 		return -EINVAL;
 	if (c->stop_at && (!*c->stop_at || strlen(c->stop_at) > MATCH_MAX))
 		return error_set(e, -EINVAL, "--stop-at: the text must have 1 to %d characters",
@@ -185,36 +138,6 @@ int vm_config_check(const struct vm_config *c, struct error *e)
 }
 
 /* ---- building ---- */
-
-/* The guest keeps the processor that it knows. --cpu says what it may need at most. */
-static int take_saved_model(struct vm *vm, struct error *e)
-{
-	struct cpu_model limit;
-	vm->model = *vm->config.saved->model;
-	if (vm->config.cpu && (cpu_model_parse(&limit, vm->config.cpu, e) ||
-			       cpu_model_check_covers(&limit, &vm->model, e)))
-		return error_prefix(e, "--cpu");
-	return cpu_model_check_host(&vm->model, e);
-}
-
-const char *vm_default_cpu(void)
-{
-	struct cpu_model m;
-	return cpu_model_parse(&m, "x86-64-v3", NULL) ? "x86-64-v2" : "x86-64-v3";
-}
-
-static int make_model(struct vm *vm, struct error *e)
-{
-	if (vm->config.saved)
-		return take_saved_model(vm, e);
-	const char *spec = vm->config.cpu ? vm->config.cpu : vm_default_cpu();
-	if (cpu_model_parse(&vm->model, spec, e))
-		return error_prefix(e, "--cpu");
-	vm->model.vcpu_count = vm->config.cpu_count;
-	vm->model.tsc_hz = vm_profile(vm)->frequency_hz;
-	vm->model.kvm_leaves = vm->config.kvm_leaves;
-	return 0;
-}
 
 static int make_memory(struct vm *vm, struct error *e)
 {
@@ -329,13 +252,16 @@ static int resume(struct vm *vm, struct error *e)
 static int build(struct vm *vm, struct error *e)
 {
 	int r = vm_config_check(&vm->config, e);
+	if (!r)
+		r = engine_check_host(&vm->config, e);
 	if (r)
 		return r;
 	if (poller_create(&vm->poller))
 		return error_set(e, -ENOMEM, "out of memory");
 	console_init(&vm->console, &vm->config);
-	if ((r = schemes_create(vm, e)) || (r = make_model(vm, e)) || (r = make_memory(vm, e)) ||
-	    (r = make_vcpus(vm, e)) || (r = make_engine(vm, e)) || (r = board_create(vm, e)) ||
+	if ((r = schemes_create(vm, e)) || (r = engine_make_model(vm, e)) ||
+	    (r = make_memory(vm, e)) || (r = make_vcpus(vm, e)) || (r = make_engine(vm, e)) ||
+	    (r = board_create(vm, e)) ||
 	    (r = vm->config.saved ? resume(vm, e) : vm_power_on(vm, e)))
 		return r;
 	if (vm_trace_start(vm))
@@ -474,14 +400,6 @@ struct mmu *vm_mmu(struct vm *vm, unsigned i)
 const struct ledger *vm_ledger(const struct vm *vm, unsigned i)
 {
 	return &vm->ledgers[i];
-}
-
-bool vm_counts(const struct vm *vm, enum event e)
-{
-	/* Accesses that an engine's own TLB answers pass nobody who counts. */
-	bool is_hidden = event_group(e) == GROUP_TLB || event_group(e) == GROUP_WALK ||
-			 (event_group(e) == GROUP_WORK && e != EVENT_INSTRUCTION);
-	return !is_hidden || !vm->mmus[0]->is_unmodelled;
 }
 
 struct memory *vm_memory(struct vm *vm)

@@ -87,8 +87,9 @@ struct vm_config {
 	unsigned host_page_shift; /* nested: 12, 21, 30, 0: 12 */
 	bool verify;
 	bool intercept_rdtsc;
-	bool perf_map; /* trans: /tmp/perf-PID.map */
-	bool lockstep; /* trans: interp runs every block, too */
+	bool perf_map;	     /* trans: /tmp/perf-PID.map */
+	bool lockstep;	     /* trans: interp runs every block, too */
+	bool skips_kvm_test; /* kvm: run whatever the self-test finds missing */
 	enum clock_kind clock;
 	bool kvm_leaves; /* KVM's CPUID leaves and kvmclock */
 	enum unhandled_policy unhandled;
@@ -123,11 +124,25 @@ int vm_config_check(const struct vm_config *c, struct error *e);
 /* The kinds of devices, NULL after the last; what may follow the kind, and one sentence. */
 const char *vm_device_kind(size_t i, const char **argument, const char **text);
 
-/* What a configuration without a cpu gets: x86-64-v3, or v2 where the host is less. */
-const char *vm_default_cpu(void);
+/* What a configuration without a cpu gets: the best of x86-64-v3, v2 and x86-64 that the host has
+ * and the engine can show. */
+const char *vm_default_cpu(const char *engine);
 
 /* The engines, NULL after the last. *text (may be NULL) gets one sentence. */
 const char *vm_engine_name(size_t i, const char **text);
+
+/* What a run is for, beyond its vm_config: what decides which engine `auto` stands for. */
+struct vm_purpose {
+	bool wants_costs;	 /* a bill, folded stacks, traced exits */
+	bool wants_paging;	 /* a strategy was asked for */
+	bool wants_virtual_time; /* --clock virtual was asked for */
+	bool wants_counts;	 /* something happens at an instruction count */
+};
+#define VM_WHY_MAX 320
+/* The name of the engine that `auto` stands for, and why: "kvm self-test: long mode: a triple
+ * fault". May run KVM's self-test, some milliseconds, and a second if KVM hangs. */
+const char *vm_choose_engine(const struct vm_config *c, const struct vm_purpose *purpose,
+			     char why[VM_WHY_MAX]);
 
 /* How a run ended. */
 enum vm_end {

@@ -98,7 +98,7 @@ static void test_values(void **state)
 	assert_int_equal(options.vm.timeout_ms, 1500);
 	assert_int_equal(options.vm.max_instructions, 16);
 	assert_int_equal(options.vm.unhandled, UNHANDLED_STOP);
-	assert_int_equal(options.vm.clock, CLOCK_REAL);
+	assert_int_equal(options.clock, CLOCK_REAL);
 	assert_false(options.vm.kvm_leaves);
 	assert_true(options.wants_report);
 	assert_null(options.report_file);
@@ -317,7 +317,7 @@ static void test_config(void **state)
 	assert_int_equal(options.vm.initrd_count, 2);
 	assert_string_equal(options.vm.initrd[1], "b");
 	assert_int_equal(options.vm.timeout_ms, 1500);
-	assert_int_equal(options.vm.clock, CLOCK_REAL);
+	assert_int_equal(options.clock, CLOCK_REAL);
 	assert_true(options.wants_report && !options.report_file);
 	assert_int_equal(options.vm.seed, UINT64_MAX);
 	assert_int_equal(options.vm.host_levels, 3);
