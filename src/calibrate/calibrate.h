@@ -28,17 +28,27 @@ enum measure_id {
 	MEASURE_DRAM_4K,
 	MEASURE_TLB1_ENTRIES, /* data side, 4 KB pages, by the knee of the curve */
 	MEASURE_TLB2_ENTRIES,
-	MEASURE_TLB2_HIT,   /* what a first-level miss adds that the second level answers */
-	MEASURE_TLB_WALK,   /* what a miss of both adds, tables in the caches */
-	MEASURE_LOCK,	    /* LOCK XADD on a line in the first-level cache */
-	MEASURE_CPUID,	    /* leaf 0; an exit, where a hypervisor is below us */
-	MEASURE_SYSCALL,    /* the cheapest system call, there and back */
-	MEASURE_FAULT,	    /* a minor page fault, with the kernel's work */
-	MEASURE_SIGNAL,	    /* to a handler and back */
-	MEASURE_SWITCH,	    /* from one process to another through a pipe, one way */
-	MEASURE_EXIT_CPUID, /* exits of a guest of ours through /dev/kvm, round trip */
-	MEASURE_EXIT_PORT,  /* the last three go to user space */
+	MEASURE_TLB2_HIT, /* what a first-level miss adds that the second level answers */
+	MEASURE_TLB_WALK, /* what a miss of both adds, tables in the caches */
+	MEASURE_LOCK,	  /* LOCK XADD on a line in the first-level cache */
+	MEASURE_CPUID,	  /* leaf 0; an exit, where a hypervisor is below us */
+	MEASURE_SYSCALL,  /* the cheapest system call, there and back */
+	MEASURE_FAULT,	  /* a minor page fault, with the kernel's work */
+	MEASURE_SIGNAL,	  /* to a handler and back */
+	MEASURE_SWITCH,	  /* from one process to another through a pipe, one way */
+	/* Exits of a guest of ours through /dev/kvm, round trip. KVM answers the first by itself,
+	 * with or without an exit as the processor has it. */
+	MEASURE_EXIT_CPUID,
+	MEASURE_EXIT_MSR_KERNEL, /* RDMSR of EFER */
+	MEASURE_EXIT_CR3,
+	MEASURE_EXIT_INVLPG,
+	MEASURE_EXIT_RDTSC,
+	MEASURE_EXIT_FAULT,	/* a page that the host has and KVM's tables have not */
+	MEASURE_EXIT_PORT_READ, /* these and all below go to user space */
+	MEASURE_EXIT_PORT,
+	MEASURE_EXIT_MMIO_READ,
 	MEASURE_EXIT_MMIO,
+	MEASURE_EXIT_MSR,
 	MEASURE_EXIT_HLT,
 	MEASURE_VMM_FILL, /* our own VMM's software: see the events of the same names */
 	MEASURE_VMM_TABLE,
@@ -87,7 +97,8 @@ const char *measure_text(enum measure_id id);
 const char *measure_unit(enum measure_id id);
 
 struct calibrate_options {
-	bool is_quick; /* fewer samples and less memory: a third of the time */
+	bool is_quick;	 /* fewer samples and less memory: a third of the time */
+	bool only_exits; /* and what belongs to them; the rest says that it was not asked for */
 	/* Told what comes next, `done` of MEASURE_COUNT; may be NULL. */
 	void (*progress)(void *opaque, enum measure_id next, unsigned done);
 	void *opaque;

@@ -324,16 +324,20 @@ static void put_exits(struct draft *d)
 	if (d->c->host.is_virtualized)
 		return;
 	static const struct {
-		const char *exits[2];
-		enum measure_id id;
-	} list[] = {{{"exit.port_read", "exit.port_write"}, MEASURE_EXIT_PORT},
-		    {{"exit.mmio_read", "exit.mmio_write"}, MEASURE_EXIT_MMIO}};
+		const char *exit;
+		enum measure_id id, like; /* `like` if `id` was not measured */
+	} list[] = {{"exit.port_read", MEASURE_EXIT_PORT_READ, MEASURE_EXIT_PORT},
+		    {"exit.port_write", MEASURE_EXIT_PORT, MEASURE_EXIT_PORT},
+		    {"exit.mmio_read", MEASURE_EXIT_MMIO_READ, MEASURE_EXIT_MMIO},
+		    {"exit.mmio_write", MEASURE_EXIT_MMIO, MEASURE_EXIT_MMIO}};
 	for (size_t i = 0; i < ARRAY_COUNT(list); i++) {
 		const struct measure *whole = measured(d, list[i].id);
+		if (!whole->is_available)
+			whole = measured(d, list[i].like);
 		double rest = whole->value - (m->value - handling);
 
-		for (size_t k = 0; whole->is_available && rest > 0 && k < 2; k++)
-			put_number(member(prices, list[i].exits[k]), "handling", rest, 'D',
+		if (whole->is_available && rest > 0)
+			put_number(member(prices, list[i].exit), "handling", rest, 'D',
 				   "%.0f in all, less the transition: %s", whole->value,
 				   measured_text(d, whole, text));
 	}

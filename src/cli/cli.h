@@ -13,6 +13,7 @@ int cmd_run(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_profile(int argc, char **argv);
 int cmd_calibrate(int argc, char **argv);
+int cmd_exits(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_snapshot(int argc, char **argv);
 int cmd_switch(int argc, char **argv);

@@ -11,6 +11,7 @@ const struct command cli_commands[] = {
 	{"profile", cmd_profile,
 	 "list, show, check and compare the processors whose prices are known"},
 	{"calibrate", cmd_calibrate, "measure this machine, and write it as a profile"},
+	{"exits", cmd_exits, "test this host's /dev/kvm, and measure its exits"},
 	{"bench", cmd_bench, "measure Gnomon itself"},
 	{"snapshot", cmd_snapshot, "save a machine that runs; show what is in a snapshot"},
 	{"ps", cmd_ps, "list the machines that run"},
