@@ -1,4 +1,5 @@
 /* EXPECT: halted --timeout 5 */
+/* KVM: protected mode, ports, HLT */
 /* hlt with interrupts off: nothing can ever wake it. */
 #include "bare.inc"
 test:

@@ -1,4 +1,5 @@
 /* EXPECT: 129 "long" */
+/* KVM: protected mode, ports, long mode, page faults */
 /* Up to long mode: 4-level tables with 2 MiB pages, 64-bit registers, a page fault with its error code, a non-canonical address. */
 #include "bare.inc"
 	.set PML4, 0x200000

@@ -1,4 +1,5 @@
 /* EXPECT: 33 "marked" --timeout 30 */
+/* KVM: protected mode, ports */
 /* A region of interest by marks: CPUID 474e4f4dh with ecx 1 and 2, and a loop between them. */
 #include "bare.inc"
 	.set MARK, 0x474e4f4d

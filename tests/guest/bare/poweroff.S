@@ -1,4 +1,5 @@
 /* EXPECT: 0 */
+/* KVM: protected mode, ports */
 /* ACPI power-off through PM1a_CNT. */
 #include "bare.inc"
 test:

@@ -1,4 +1,5 @@
 /* EXPECT: 103 "real" */
+/* KVM: protected mode, ports, real mode */
 /* Down to real mode and through the interrupt table there: 16-bit code, segments, string instructions. */
 #include "bare.inc"
 test:

@@ -1,4 +1,5 @@
 /* EXPECT: 5 --no-reboot */
+/* KVM: protected mode, ports */
 /* Reset through the keyboard controller. */
 #include "bare.inc"
 test:

@@ -1,4 +1,5 @@
 /* EXPECT: 124 --timeout 1 */
+/* KVM: protected mode, ports */
 /* A loop with interrupts off, ended by the clock on the wall. */
 #include "bare.inc"
 test:
