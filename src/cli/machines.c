@@ -232,8 +232,24 @@ int cmd_stop(int argc, char **argv)
 	return r ? fail("stop", &e) : EXIT_CODE_OK;
 }
 
+static void print_balloon(json_t *result)
+{
+	static const char *const sizes[] = {"memory", "target", "present"};
+	const char *name;
+	json_t *value;
+	for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+		char key[32];
+		snprintf(key, sizeof(key), "%s_bytes", sizes[i]);
+		printf("%-24s%8lld MiB\n", sizes[i],
+		       (long long)json_integer_value(json_object_get(result, key)) >> 20);
+	}
+	json_object_foreach(json_object_get(result, "statistics"), name, value)
+		printf("%-24s%12lld\n", name, (long long)json_integer_value(value));
+}
+
 int cmd_balloon(int argc, char **argv)
 {
+	json_t *result;
 	struct machine_options o;
 	struct error e = {0};
 	uint64_t bytes = 0;
@@ -247,7 +263,11 @@ int cmd_balloon(int argc, char **argv)
 	json_t *request = json_pack("{s:s}", "command", "balloon");
 	if (request && o.word)
 		json_object_set_new(request, "target_bytes", json_integer((json_int_t)bytes));
-	return ask(&o, request, NULL, &e) ? fail("balloon", &e) : EXIT_CODE_OK;
+	if (ask(&o, request, &result, &e))
+		return fail("balloon", &e);
+	print_balloon(result);
+	json_decref(result);
+	return EXIT_CODE_OK;
 }
 
 static int monitor_line(struct control_client *c, const char *line, struct error *e)

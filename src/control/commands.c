@@ -129,8 +129,27 @@ static json_t *run_snapshot(struct client *client, const json_t *request, struct
 
 static json_t *run_balloon(struct client *client, const json_t *request, struct control_failure *f)
 {
-	error_set(&f->error, -ENODEV, "this machine has no balloon");
-	return fail(f, "no-balloon");
+	struct vm *vm = client->control->vm;
+	const json_t *target = json_object_get(request, "target_bytes");
+	uint64_t memory = vm_config(vm)->memory_bytes;
+	/* The guest shall keep so much. */
+	uint64_t keep = target ? (uint64_t)json_integer_value(target) : memory;
+	uint64_t given = keep < memory ? memory - keep : 0;
+	struct vm_balloon b;
+	if (vm_balloon(vm, target ? &given : NULL, &b)) {
+		error_set(&f->error, -ENODEV, "this machine has no balloon (--device balloon)");
+		return fail(f, "no-balloon");
+	}
+	json_t *result = json_pack("{s:I, s:I, s:I}", "memory_bytes", (json_int_t)memory,
+				   "target_bytes", (json_int_t)(memory - b.target_bytes),
+				   "present_bytes", (json_int_t)(memory - b.actual_bytes));
+	json_t *stats = b.has_stats ? json_object() : NULL;
+	for (unsigned i = 0; stats && i < VM_BALLOON_STATS; i++)
+		if (b.stats[i] <= INT64_MAX)
+			json_object_set_new(stats, vm_balloon_stat_name(i),
+					    json_integer((json_int_t)b.stats[i]));
+	json_object_set_new(result, "statistics", stats ? stats : json_null());
+	return result;
 }
 
 /* ---- the monitor ---- */

@@ -129,6 +129,7 @@ int memory_map_file(struct memory *m, uint64_t start, uint64_t size_bytes, int f
 	if (p == MAP_FAILED)
 		return error_set(e, -errno, "the host cannot map %llu KiB of a file: %s",
 				 (unsigned long long)(size_bytes >> 10), strerror(errno));
+	m->has_file = true;
 	return 0;
 }
 
@@ -244,6 +245,30 @@ int memory_write(struct memory *m, gpa_t a, const void *bytes, uint64_t size_byt
 		size_bytes -= n;
 	}
 	return 0;
+}
+
+/* Behind a page of a snapshot's file there would be the file again, so that is mapped over. */
+static bool give_back(struct memory *m, uint8_t *host, uint64_t size_bytes)
+{
+	if (!m->has_file)
+		return !madvise(host, size_bytes, MADV_DONTNEED);
+	return mmap(host, size_bytes, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+void memory_discard(struct memory *m, gpa_t a, uint64_t size_bytes)
+{
+	const struct memslot *slot = memory_slot(m, a);
+	uint8_t *host = memory_host(m, a, size_bytes);
+	if (!host || slot->is_rom || ((a.v | size_bytes) & PAGE_OFFSET_MASK))
+		return;
+	uint64_t index = memory_page_index(m, a);
+	for (uint64_t i = 0; i < size_bytes >> PAGE_SHIFT; i++)
+		if (m->page_flags[index + i] & PAGE_ROM)
+			return;
+	if (!give_back(m, host, size_bytes))
+		memset(host, 0, size_bytes);
+	memory_notify_range(m, a, size_bytes);
 }
 
 static void notify(struct memory *m, gpa_t a, unsigned size_bytes, uint8_t watched)

@@ -74,6 +74,7 @@ struct memory {
 	unsigned watcher_count;
 	struct memory_flag_listener listeners[MEMORY_WATCHERS_MAX];
 	unsigned listener_count;
+	bool has_file;	       /* memory_map_file() was called */
 	uint8_t *dirty_bitmap; /* NULL while the dirty log is off */
 	struct memory_dirty_source dirty_source;
 };
@@ -145,6 +146,10 @@ void memory_release_table(struct memory *m, gpa_t a);
  */
 int memory_read(const struct memory *m, gpa_t a, void *bytes, uint64_t size_bytes);
 int memory_write(struct memory *m, gpa_t a, const void *bytes, uint64_t size_bytes);
+
+/* Whole pages that the guest does not need: zero from now on, and the host has what was behind them
+ * back. Watchers hear of a write. What is not all in one slot, or read-only, is left alone. */
+void memory_discard(struct memory *m, gpa_t a, uint64_t size_bytes);
 
 /* Tells the watchers of a write the caller did through a host pointer, within one page. */
 void memory_notify_write(struct memory *m, gpa_t a, unsigned size_bytes);

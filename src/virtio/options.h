@@ -37,6 +37,7 @@ int virtio_options_apply(struct virtio_device *d, const struct virtio_options *o
 			 struct error *e);
 
 /* The catalogue's rows, beside their devices. */
+extern const struct virtio_row virtio_balloon_row;
 extern const struct virtio_row virtio_blk_row;
 extern const struct virtio_row virtio_console_row;
 extern const struct virtio_row virtio_net_row;

@@ -240,12 +240,19 @@ void virtio_fail(struct virtio_device *d, const char *problem)
 
 /* ---- what the driver sets ---- */
 
-static bool start(struct virtio_device *d)
+static void start(struct virtio_device *d)
 {
 	for (unsigned i = 0; i < d->queue_count; i++)
-		if (d->queues[i].state->is_enabled && !d->queues[i].desc_host)
-			return false;
-	return true;
+		if (d->queues[i].state->is_enabled && !d->queues[i].desc_host) {
+			virtio_fail(d, "an enabled queue has no rings");
+			return;
+		}
+	if (d->ops->started)
+		d->ops->started(d);
+	/* Drivers fill queues, and some kick, before they are ready: that kick was too early. */
+	for (unsigned i = 0; i < d->queue_count; i++)
+		if (virtq_has_chain(&d->queues[i]))
+			virtio_kick(d, i);
 }
 
 void virtio_write_status(struct virtio_device *d, uint8_t status)
@@ -268,12 +275,8 @@ void virtio_write_status(struct virtio_device *d, uint8_t status)
 	s->status = now;
 	if (added & VIRTIO_STATUS_FEATURES_OK)
 		configure_queues(d);
-	if (!(added & VIRTIO_STATUS_DRIVER_OK))
-		return;
-	if (!start(d))
-		virtio_fail(d, "an enabled queue has no rings");
-	else if (d->ops->started)
-		d->ops->started(d);
+	if (added & VIRTIO_STATUS_DRIVER_OK)
+		start(d);
 }
 
 uint32_t virtio_read_features(const struct virtio_device *d, uint32_t select)

@@ -202,6 +202,20 @@ void virtio_destroy(struct virtio_device *d); /* virtio_destroy(NULL) is legal *
 /* Input for a console device; returns how many bytes it took. */
 size_t virtio_console_receive(struct virtio_device *d, const uint8_t *bytes, size_t count);
 
+/* Balloon devices. Setting asks the driver for so many pages; asking takes what is known, and asks
+ * the driver for newer statistics. Statistics are VIRTIO 1.2's 5.5.6.3, by tag; UINT64_MAX is
+ * unknown. */
+#define VIRTIO_BALLOON_STATS 10
+struct virtio_balloon_info {
+	uint64_t target_pages, actual_pages;
+	bool has_stats;
+	uint64_t stats[VIRTIO_BALLOON_STATS];
+};
+void virtio_balloon_set(struct virtio_device *d, uint64_t pages);
+void virtio_balloon_ask(struct virtio_device *d, struct virtio_balloon_info *out);
+/* NULL past the end. */
+const char *virtio_balloon_stat_name(unsigned i);
+
 struct virtio_row {
 	const char *name;
 	const char *argument; /* what follows the name; "" for nothing */

@@ -58,9 +58,10 @@ static void console_has_room(void *opaque)
 	vm->next_poll_ns = 0;
 }
 
-static struct virtio_device *console_of(const struct vm *vm)
+/* The first of its kind; NULL. */
+static struct virtio_device *first_of(const struct vm *vm, const char *kind)
 {
-	const struct virtio_row *row = virtio_find("console", strlen("console"));
+	const struct virtio_row *row = virtio_find(kind, strlen(kind));
 	for (unsigned i = 0; i < vm->devices->count; i++)
 		if (vm->devices->slots[i].row == row)
 			return vm->devices->slots[i].virtio;
@@ -77,7 +78,7 @@ void devices_connect_console(struct vm *vm)
 	struct serial *serial = vm->serials[VM_SERIAL_CONSOLE];
 	if (serial)
 		serial_set_sink(serial, (struct serial_sink){.receive = console_input,
-							     .opaque = console_of(vm)});
+							     .opaque = first_of(vm, "console")});
 }
 
 /* ---- making ---- */
@@ -202,7 +203,7 @@ int devices_create(struct vm *vm, const struct device_wires *wires, struct error
 		if (r)
 			return r;
 	}
-	if (vm->config.serial[VM_SERIAL_CONSOLE] && !console_of(vm))
+	if (vm->config.serial[VM_SERIAL_CONSOLE] && !first_of(vm, "console"))
 		return error_set(e, -EINVAL, "--console: the machine has no console device");
 	if (devices_are_live(vm) && vm->config.clock == CLOCK_VIRTUAL)
 		log_warn("a network's world does not repeat itself: with one, --clock virtual does "
@@ -283,4 +284,27 @@ const char *vm_device_kind(size_t i, const char **argument, const char **text)
 	*argument = row->argument;
 	*text = row->text;
 	return row->name;
+}
+
+_Static_assert(VM_BALLOON_STATS == VIRTIO_BALLOON_STATS, "the same statistics");
+
+int vm_balloon(struct vm *vm, const uint64_t *target_bytes, struct vm_balloon *out)
+{
+	struct virtio_device *d = first_of(vm, "balloon");
+	struct virtio_balloon_info info;
+	if (!d)
+		return -ENODEV;
+	if (target_bytes)
+		virtio_balloon_set(d, *target_bytes >> PAGE_SHIFT);
+	virtio_balloon_ask(d, &info);
+	*out = (struct vm_balloon){.target_bytes = info.target_pages << PAGE_SHIFT,
+				   .actual_bytes = info.actual_pages << PAGE_SHIFT,
+				   .has_stats = info.has_stats};
+	memcpy(out->stats, info.stats, sizeof(out->stats));
+	return 0;
+}
+
+const char *vm_balloon_stat_name(unsigned i)
+{
+	return virtio_balloon_stat_name(i);
 }

@@ -246,6 +246,16 @@ const struct profile *vm_profile(const struct vm *vm);
 /* The devices of the configuration: the kind, and a text that makes the same device again. */
 unsigned vm_device_count(const struct vm *vm);
 const char *vm_device(const struct vm *vm, unsigned i, const char **text);
+/* The balloon device: sets how much memory the guest shall give back (NULL: asks only), and what is
+ * known. Statistics come with the next call; UINT64_MAX is unknown. -ENODEV. */
+#define VM_BALLOON_STATS 10
+struct vm_balloon {
+	uint64_t target_bytes, actual_bytes; /* given back */
+	bool has_stats;
+	uint64_t stats[VM_BALLOON_STATS]; /* see vm_balloon_stat_name() */
+};
+int vm_balloon(struct vm *vm, const uint64_t *target_bytes, struct vm_balloon *out);
+const char *vm_balloon_stat_name(unsigned i); /* NULL past the end */
 /* Instructions retired, over all vcpus. */
 uint64_t vm_instructions(const struct vm *vm);
 /* The same since the machine first booted, if it was saved and goes on here. */

@@ -46,11 +46,8 @@ struct machine {
 /* What each kind needs to be made; NULL: a disk image. */
 static const struct {
 	const char *name, *text;
-} texts[] = {{"rng", ""},
-	     {"net", "loop"},
-	     {"blk", NULL},
-	     {"console", ""},
-	     {"9p", "/etc,readonly=on,server=" SHARE_PROGRAM}};
+} texts[] = {{"rng", ""},     {"net", "loop"}, {"blk", NULL},
+	     {"console", ""}, {"balloon", ""}, {"9p", "/etc,readonly=on,server=" SHARE_PROGRAM}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -356,6 +356,11 @@ static const struct {
 	{"blk", NULL, 0},
 	{"console", "", 1},
 	{"9p", "/etc,readonly=on,server=" SHARE_PROGRAM, 0},
+	{"rng", "", 0},
+	{"net", "loop", 1},
+	{"blk", NULL, 0},
+	{"console", "", 1},
+	{"balloon", "", 0},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
