@@ -7,9 +7,10 @@
  * or an address from is stored, and a branch leads some bytes ahead, over instructions that would
  * show. All other registers flow from step to step. Where the processor leaves flags undefined they
  * are given a value, or the next step that reads them would differ legally. Some steps write to
- * code that comes after or, in a loop, came before; some are entered in their middle. The sequence
- * grows by steps that end without a fault on the host, now and then by a last one that does not; it
- * may be a loop, may cross a page, and may run off the end of the mapped code.
+ * code that comes after or, in a loop, came before; some are entered in their middle; some are
+ * several accesses off one register. The sequence grows by steps that end without a fault on the
+ * host, now and then by a last one that does not; it may be a loop, may cross a page, and may run
+ * off the end of the mapped code.
  *
  * Registers used for addresses are never the result of earlier steps, so however wrong a guest runs
  * and whatever the steps compute, on the host nothing is touched outside the sandbox.
@@ -268,11 +269,59 @@ static void put_overlap(struct builder *b)
 	put(s, inside, s->mode == 64 ? 8 : 4);
 }
 
+/* An instruction with ModRM for [base + disp8], or for a register if `disp` is NULL. */
+static void put_modrm(struct sequence *s, unsigned opcode, unsigned reg, unsigned rm,
+		      const int8_t *disp)
+{
+	if (opcode >= 0x100)
+		put_byte(s, 0x0f);
+	put_byte(s, opcode & 0xff);
+	put_byte(s, (disp ? 0x40 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+	if (disp && (rm & 7) == GPR_RSP)
+		put_byte(s, 0x24);
+	if (disp)
+		put_byte(s, (uint8_t)*disp);
+}
+
+/* Accesses off one register, mostly around a page's end, which an engine may look up together; and
+ * between them what uses other registers. The last one may load the register itself. */
+static void put_neighbours(struct builder *b)
+{
+	static const uint16_t opcodes[] = {0x89, 0x8b, 0x01, 0x03, 0x13,  0x29,	 0x3b,
+					   0x88, 0x8a, 0x87, 0xff, 0x110, 0x111, 0x1b6};
+	struct sequence *s = b->s;
+	unsigned count = s->mode == 64 ? 16 : 8, base = rng_below(&b->rng, count);
+	uint64_t page = DATA + PAGE_SIZE_BYTES * rng_below(&b->rng, DATA_PAGES + 2);
+	put_load(s, base, page + 100 - rng_below(&b->rng, 200));
+	for (unsigned k = 2 + rng_below(&b->rng, 8); k > 0; k--) {
+		unsigned opcode = opcodes[rng_below(&b->rng, ARRAY_COUNT(opcodes))];
+		unsigned reg = rng_below(&b->rng, count), rm = base;
+		int8_t disp = (int8_t)(rng_below(&b->rng, 128) - 64u);
+		bool is_access = !rng_one_in(&b->rng, 4);
+		if (!is_access) {
+			opcode = opcodes[rng_below(&b->rng, 7)];
+			rm = rng_below(&b->rng, count);
+		}
+		if (opcode == 0xff)
+			reg = reg % 2; /* inc, dec */
+		else if ((!is_access || k > 1) && (reg == base || (!is_access && rm == base)))
+			continue;
+		bool has_rex = s->mode == 64 && (reg > 7 || rm > 7 || rng_one_in(&b->rng, 2));
+		if (!has_rex && (opcode == 0x8a || opcode == 0x88) && (reg & 3) == (base & 7))
+			continue; /* its high byte */
+		if (has_rex)
+			put_byte(s, 0x40 | rng_below(&b->rng, 2) << 3 | reg >> 3 << 2 | rm >> 3);
+		put_modrm(s, opcode, reg, rm, is_access ? &disp : NULL);
+	}
+}
+
 static bool put_step(struct builder *b, uint8_t *data)
 {
 	switch (rng_below(&b->rng, 24)) {
 	case 0: put_self_modification(b); return true;
 	case 1: put_overlap(b); return true;
+	case 2:
+	case 3: put_neighbours(b); return true;
 	default: return put_random(b, data);
 	}
 }

@@ -160,17 +160,14 @@ static void emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
 	}
 }
 
-static void emit_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
-			bool is_write, bool is_aligned)
+/* T0 = the page, T1 = the offset in it. `tag` is what T1 was compared with; returns where what
+ * fails jumps from. */
+static uint8_t *emit_look_up(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			     bool is_write, bool is_aligned, struct host_memory *out)
 {
 	struct emitter *e = &w->e;
 	bool is_fixed = a->is_constant && !a->is_bit_string && a->seg != SEG_FS && a->seg != SEG_GS;
 	struct host_memory tag = {.base = HOST_T0, .index = NO_INDEX, .is_gs = true};
-	flags_to_frame(w);
-	uint32_t site = add_site(w, (struct site){.resume = emitter_here(e),
-						  .is_write = is_write,
-						  .is_aligned = is_aligned,
-						  .size_bytes = (uint8_t)size_bytes});
 	access_address(w, a);
 	if (is_fixed) {
 		tag.is_absolute = true;
@@ -184,12 +181,37 @@ static void emit_access(struct work *w, const struct guest_address *a, unsigned 
 				       : offsetof(struct space_entry, read));
 	emit_rm(e, EMIT_W, 0x33, HOST_T1, tag); /* xor */
 	emit_check(e, size_bytes, is_aligned);
-	struct slow *s = add_slow(w, SLOW_FILL,
-				  emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A));
-	s->site = site;
-	s->tag = tag;
+	uint8_t *patch = emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A);
 	emit_load(e, HOST_T0, page);
 	flags_lost(w);
+	*out = tag;
+	return patch;
+}
+
+static void emit_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			bool is_write, bool is_aligned)
+{
+	struct host_memory tag;
+	w->operand = AT_OPERAND;
+	flags_to_frame(w);
+	uint32_t site = add_site(w, (struct site){.resume = emitter_here(&w->e),
+						  .is_write = is_write,
+						  .is_aligned = is_aligned,
+						  .size_bytes = (uint8_t)size_bytes});
+	uint8_t *patch = emit_look_up(w, a, size_bytes, is_write, is_aligned, &tag);
+	struct slow *s = add_slow(w, SLOW_FILL, patch);
+	s->site = site;
+	s->tag = tag;
+}
+
+struct slow *access_emit_window(struct work *w, const struct guest_address *a, unsigned size_bytes,
+				bool is_write)
+{
+	struct host_memory tag;
+	flags_to_frame(w);
+	uint8_t *patch = emit_look_up(w, a, size_bytes, is_write, false, &tag);
+	emit_lea(&w->e, HOST_T0, AT_OPERAND);
+	return add_slow(w, SLOW_GROUP, patch);
 }
 
 void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write)

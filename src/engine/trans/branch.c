@@ -262,6 +262,8 @@ void emit_slow(struct work *w)
 		emit_patch(s->patch, w->e.at);
 		if (s->kind == SLOW_FILL || s->kind == SLOW_INTERPRET) {
 			emit_slow_insn(w, s);
+		} else if (s->kind == SLOW_GROUP) {
+			group_emit_slow(w, s);
 		} else if (s->kind == SLOW_SIDE) {
 			emit_side_exit(w, s);
 		} else if (s->kind == SLOW_LINK) {

@@ -407,20 +407,23 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 		return false;
 	bool is_aligned = c->is_vector ? is_aligned_vector(w->g, size_bytes)
 				       : w->g->d.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
-	if (is_aligned)
+	struct operands o = {
+		.reg = host_or(c->reg, HOST_T1),
+		.vvvv = host_or(c->vvvv, HOST_T1),
+		.is_memory = true,
+		.memory = w->has_window ? group_operand(w, &a) : AT_OPERAND,
+	};
+	if (!w->has_window && is_aligned)
 		access_emit_aligned(w, &a, size_bytes, is_write);
-	else
+	else if (!w->has_window)
 		access_emit(w, &a, size_bytes, is_write);
-	struct operands o = {.reg = host_or(c->reg, HOST_T1),
-			     .vvvv = host_or(c->vvvv, HOST_T1),
-			     .is_memory = true,
-			     .memory = AT_OPERAND};
 	int home = reg_home ? c->reg : vvvv_home ? c->vvvv : GPR_NONE;
-	if (home != GPR_NONE) {
+	if (home != GPR_NONE && !w->has_window) {
 		emit_lea(&w->e, HOST_T0, AT_OPERAND);
-		emit_load(&w->e, HOST_T1, home_of(home));
 		o.memory = (struct host_memory){.base = HOST_T0, .index = NO_INDEX};
 	}
+	if (home != GPR_NONE)
+		emit_load(&w->e, HOST_T1, home_of(home));
 	flags_want(w, wanted_flags(w));
 	emit_copy(&w->e, c, &o);
 	if (home != GPR_NONE && (reg_home ? c->reg_written : c->vvvv_written))
@@ -454,7 +457,12 @@ struct loaded {
 	unsigned count;
 };
 
-static const unsigned temporaries[2] = {HOST_T0, HOST_T1};
+static const unsigned temporaries[2] = {HOST_T1, HOST_T0};
+
+static unsigned temporary_count(const struct work *w)
+{
+	return w->has_window ? 1 : 2; /* T0 is the window's */
+}
 
 /* The host register for `guest`, loaded if it is at home; false if there is no temporary left. */
 static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_written,
@@ -472,7 +480,7 @@ static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_wr
 			l->is_written[k] |= is_written;
 			return true;
 		}
-	if (l->count == 2)
+	if (l->count == temporary_count(w))
 		return false;
 	*host = temporaries[l->count];
 	emit_load(&w->e, *host, home_of(guest));
@@ -481,17 +489,23 @@ static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_wr
 	return true;
 }
 
+/* Will copy_registers() do with so many temporaries? */
+static bool fits_registers(const struct copy *c, unsigned count)
+{
+	unsigned homes = is_at_home(c->reg) + is_at_home(c->vvvv) + is_at_home(c->opcode);
+	if (homes + (is_at_home(c->rm) && !may_use_home(c)) > count)
+		return false;
+	/* AH..BH go with no other register that needs REX. */
+	return !c->has_high_byte ||
+	       (!homes && !is_at_home(c->rm) && host_or(c->reg, 0) < 8 && host_or(c->rm, 0) < 8);
+}
+
 static bool copy_registers(struct work *w, const struct copy *c)
 {
 	struct operands o = {0};
 	struct loaded l = {0};
-	unsigned homes = is_at_home(c->reg) + is_at_home(c->vvvv) + is_at_home(c->opcode);
 	bool uses_home = is_at_home(c->rm) && may_use_home(c);
-	if (homes + (is_at_home(c->rm) && !uses_home) > 2)
-		return false;
-	/* AH..BH go with no other register that needs REX. */
-	if (c->has_high_byte &&
-	    (homes || is_at_home(c->rm) || host_or(c->reg, 0) >= 8 || host_or(c->rm, 0) >= 8))
+	if (!fits_registers(c, temporary_count(w)))
 		return false;
 	flags_want(w, wanted_flags(w));
 	load_operand(w, &l, c->reg, c->reg_written, &o.reg);
@@ -593,4 +607,51 @@ bool translate_copied(struct work *w)
 	if (!take_operands(&c))
 		return false;
 	return c.memory ? copy_with_memory(w, &c) : copy_registers(w, &c);
+}
+
+/* ---- what others want to know of it ---- */
+
+static void describe_written(const struct guest_insn *g, struct copied *out)
+{
+	for (unsigned k = 0; k < g->d.operand_count; k++) {
+		const ZydisDecodedOperand *o = &g->operands[k];
+		int n = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? general_register(o->reg.value)
+							       : GPR_NONE;
+		if (n == GPR_NONE)
+			continue;
+		n -= n >= 16 ? 16 : 0;
+		if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+			out->written |= (uint16_t)(1u << n);
+	}
+}
+
+static bool describe_lea(const struct guest_insn *g)
+{
+	struct guest_address a;
+	if (g->operands[0].size < 32 || !address_of(g, &g->operands[1], &a))
+		return false;
+	return !is_at_home(a.index);
+}
+
+bool copy_describe(const struct work *w, const struct guest_insn *g, struct copied *out)
+{
+	struct copy c = {.g = g, .is_vector = is_vector(g)};
+	bool is_fpu = w->trans->has_x87 && is_x87(g) && g->d.mnemonic != ZYDIS_MNEMONIC_FLDCW;
+	*out = (struct copied){0};
+	if (is_bit_string(g) || (!c.is_vector && !is_fpu && !is_plain(g->d.mnemonic)))
+		return false;
+	describe_written(g, out);
+	if (g->d.mnemonic == ZYDIS_MNEMONIC_LEA)
+		return describe_lea(g);
+	if (!take_operands(&c))
+		return false;
+	if (!c.memory)
+		return fits_registers(&c, 1);
+	out->has_memory = true;
+	out->is_write = c.memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	out->size_bytes = (uint8_t)(c.memory->size / 8);
+	out->is_aligned = c.is_vector ? is_aligned_vector(g, out->size_bytes)
+				      : g->d.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+	return !c.has_high_byte && !(is_at_home(c.reg) && is_at_home(c.vvvv)) && c.memory->size &&
+	       c.memory->size <= 256 && address_of(g, c.memory, &out->a);
 }

@@ -19,7 +19,7 @@ static void emit_interpreted(struct work *w)
 	w->is_flags_kept = false;
 }
 
-static bool is_nothing(const struct guest_insn *g)
+bool is_nothing(const struct guest_insn *g)
 {
 	switch (g->d.meta.category) {
 	case ZYDIS_CATEGORY_PREFETCH:
@@ -46,7 +46,7 @@ static void end_slow(struct work *w)
 	}
 }
 
-static void translate_one(struct work *w)
+void translate_one(struct work *w)
 {
 	if (!w->g->is_decoded || !(is_nothing(w->g) || translate_stack(w) || translate_system(w) ||
 				   translate_string(w) || translate_copied(w)))
@@ -156,6 +156,9 @@ static unsigned translate_some(struct work *w)
 		end_slow(w);
 		return ends ? 0 : taken;
 	}
+	taken = translate_group(w, in_part);
+	if (taken)
+		return taken;
 	if (w->g->goes_on)
 		translate_inner_branch(w);
 	else if (in_part == 1 && w->g->is_decoded && translate_branch(w))

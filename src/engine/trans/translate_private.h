@@ -41,7 +41,8 @@ enum slow_kind {
 	SLOW_SIDE,
 	SLOW_VECTORS,
 	SLOW_X87,
-	SLOW_INTERPRET
+	SLOW_INTERPRET,
+	SLOW_GROUP
 };
 
 /* Code that is written behind the block; so much for one instruction. */
@@ -56,6 +57,8 @@ struct slow {
 	uint64_t rip;		/* SLOW_JUMP, SLOW_SIDE */
 	uint8_t rest;		/* SLOW_SIDE: instructions that do not run */
 	bool saves_flags;	/* ... the host has them alone, and they matter */
+	uint8_t first, count;	/* SLOW_GROUP: its instructions */
+	enum flags_place flags; /* ... where `after` expects the flags */
 };
 
 #define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 2 * PARTS_MAX + 8)
@@ -81,7 +84,10 @@ struct work {
 	uint8_t *changed[CHECKED_BYTES_MAX / 4 +
 			 4]; /* jumps out: the block's bytes are not what they were */
 	unsigned changed_count;
-	unsigned slow_of_insn; /* the present instruction's begin here */
+	unsigned slow_of_insn;	    /* the present instruction's begin here */
+	struct host_memory operand; /* where the present instruction's memory operand is */
+	bool has_window;	    /* T0 is the host address of guest address window_disp(base) */
+	int32_t window_disp;
 };
 
 /* ---- flags.c ---- */
@@ -126,6 +132,9 @@ void access_emit(struct work *w, const struct guest_address *a, unsigned size_by
 /* The same for an operand that must be aligned to its size. */
 void access_emit_aligned(struct work *w, const struct guest_address *a, unsigned size_bytes,
 			 bool is_write);
+/* Afterwards the host address is in T0. What fails goes to where the result leads. */
+struct slow *access_emit_window(struct work *w, const struct guest_address *a, unsigned size_bytes,
+				bool is_write);
 /* The address alone, in T1. */
 void access_address(struct work *w, const struct guest_address *a);
 #define AT_OPERAND ((struct host_memory){.base = HOST_T0, .index = HOST_T1})
@@ -138,6 +147,16 @@ void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
 /* ---- instruction.c: true if it was theirs ---- */
 
 bool translate_copied(struct work *w);
+
+/* What translate_copied() would do with an instruction. False: nothing, or it needs T0 besides the
+ * operand's address. */
+struct copied {
+	bool has_memory, is_write, is_aligned;
+	uint8_t size_bytes;
+	struct guest_address a;
+	uint16_t written; /* general registers */
+};
+bool copy_describe(const struct work *w, const struct guest_insn *g, struct copied *out);
 /* Does the decoder tell all that it does with the flags? */
 bool is_quiet(const struct guest_insn *g);
 /* Does it use vector registers, and will translate_copied() have it run on the host's? */
@@ -155,6 +174,22 @@ bool translate_stack(struct work *w);
 /* A run of pushes or pops from w->g on, of which `left` instructions follow in the block. Returns
  * how many it took, 0 if it is none; *ends if the last was a RET. */
 unsigned translate_stack_run(struct work *w, unsigned left, bool *ends);
+
+/* ---- group.c ---- */
+
+/* Accesses off one base register from w->g on, of `left` instructions. Returns how many it took, 0
+ * if they are no group. */
+unsigned translate_group(struct work *w, unsigned left);
+/* Where the operand at `a` is while a group is translated. */
+struct host_memory group_operand(const struct work *w, const struct guest_address *a);
+/* The group's instructions one by one, for when the window is not within one page. */
+void group_emit_slow(struct work *w, const struct slow *s);
+
+/* ---- translate.c ---- */
+
+void translate_one(struct work *w);
+/* Does it do nothing at all? */
+bool is_nothing(const struct guest_insn *g);
 
 /* ---- x87.c ---- */
 
