@@ -15,8 +15,6 @@
 #include "report/series.h"
 #include "vm/poller.h"
 
-/* Long enough to cost nothing, short enough for a live line. */
-#define SLICE_INSTRUCTIONS 10000000u
 /* Where the length of the run is not known: samples are thinned out when there are so many. */
 #define AUTO_INTERVAL 250000u
 #define AUTO_SAMPLES_MAX 400u
@@ -32,7 +30,8 @@ struct comparison {
 	const struct ledger **lists;
 	bool is_region; /* the ledgers are of the region of interest */
 	struct series series;
-	bool wants_series, is_auto;
+	bool wants_series; /* in the output; else it is the oracle's alone */
+	bool is_auto;	   /* the interval is chosen as the run gets longer */
 	uint64_t interval;
 	double progress_next_s;
 	bool has_progress;
@@ -113,10 +112,13 @@ static int sample(struct comparison *c)
 	bool was_region = c->is_region;
 
 	take_ledgers(c);
-	if (!c->wants_series || (!c->is_region && is_region_configured(vm_config(vm))))
+	if (!c->is_region && is_region_configured(vm_config(vm)))
 		return 0;
-	if (c->is_region && !was_region)
+	if (c->is_region && !was_region) {
 		s->count = 0;
+		if (c->is_auto)
+			c->interval = s->interval = AUTO_INTERVAL;
+	}
 	if (s->count && series_at(s, s->count - 1, 0)->instructions == instructions_of(c))
 		return 0;
 	int r = series_add(s, c->schemes, vm_cpu_count(vm));
@@ -155,7 +157,7 @@ static int run_slices(struct comparison *c, struct vm_outcome *outcome, struct e
 		/* A slice of a paused machine is over at once: the monitor or gdb has it. */
 		if (vm_is_paused(s->vm))
 			poller_wait(vm_poller(s->vm), PAUSED_POLL_NS);
-		vm_run_for(s->vm, c->wants_series ? c->interval : SLICE_INSTRUCTIONS, outcome);
+		vm_run_for(s->vm, c->interval, outcome);
 		if (sample(c))
 			return error_set(e, -ENOMEM, "no memory for another sample");
 		show_progress(c);
@@ -218,7 +220,8 @@ static int write_comparison(struct comparison *c, const struct vm_outcome *outco
 		.ending = outcome->text,
 		.host_ns = session_now_ns() - c->session.bill.start_ns,
 		.peak_rss_bytes = peak_rss_bytes(),
-		.series = c->wants_series ? &c->series : NULL,
+		.series = &c->series,
+		.is_series_internal = !c->wants_series,
 		.points = (const char *const *)c->options.points,
 		.point_count = c->options.point_count,
 	};
@@ -282,8 +285,8 @@ int cmd_compare(int argc, char **argv)
 			.say = stderr,
 			.ends_at_once = true,
 		};
-		c->is_auto = !c->options.interval && c->options.format == COMPARE_HTML;
-		c->wants_series = c->options.interval || c->is_auto;
+		c->is_auto = !c->options.interval;
+		c->wants_series = c->options.interval || c->options.format == COMPARE_HTML;
 		c->interval = c->is_auto ? AUTO_INTERVAL : c->options.interval;
 		code = EXIT_CODE_VMM;
 		if (!session_open_log(&c->session)) {

@@ -155,7 +155,7 @@ static int add_group(struct compare *c, const struct profile *p, struct error *e
 		add_difference(&c->rows[i], &c->rows[g->first]);
 	judge(c, g);
 	c->group_count++;
-	return 0;
+	return oracle_find(c, g, e);
 }
 
 static bool does_close(const struct compare *c)
@@ -242,9 +242,11 @@ int compare_vary(struct compare *c, const struct vary *v, struct error *e)
 
 void compare_fini(struct compare *c)
 {
-	for (unsigned g = 0; g < c->group_count; g++)
+	for (unsigned g = 0; g < c->group_count; g++) {
 		for (unsigned i = 0; i < c->groups[g].vary_count; i++)
 			vary_free(c->groups[g].vary[i]);
+		oracle_fini(&c->groups[g].oracle);
+	}
 	free(c->rows);
 	free(c->groups);
 	*c = (struct compare){0};

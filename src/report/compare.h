@@ -12,6 +12,7 @@
 #pragma once
 
 #include "report/bill.h"
+#include "report/oracle.h"
 #include "report/vary.h"
 
 struct series;
@@ -58,6 +59,7 @@ struct compare_input {
 	uint64_t host_ns;
 	uint64_t peak_rss_bytes;
 	const struct series *series; /* may be NULL */
+	bool is_series_internal;     /* it is the oracle's alone: the formats do not show it */
 	const char *const *points;   /* documents of points.h for the page; point_count of them */
 	unsigned point_count;
 };
@@ -87,6 +89,7 @@ struct compare_group {
 	/* What if a number were another: over the rows but native, in their order. */
 	struct vary_result *vary[COMPARE_VARY_MAX];
 	unsigned vary_count;
+	struct oracle oracle;
 };
 #define COMPARE_NONE (~0u)
 

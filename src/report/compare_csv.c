@@ -3,8 +3,8 @@
  *
  *   profile,strategy,record,name,part,unit,value
  *
- * `record` is total, cause, rate, share, counter, sample, verdict or break-even; `part` the ring of
- * a counter (kernel, user), or the number of a sample.
+ * `record` is total, cause, rate, share, counter, sample, oracle, verdict or break-even; `part` the
+ * ring of a counter (kernel, user), the number of a sample, or the strategy that the oracle used.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -101,6 +101,26 @@ static void put_verdict(FILE *out, const struct compare *c, const struct compare
 			 compare_ratio(&c->rows[g->best_shadow], &c->rows[g->nested]));
 }
 
+static void put_oracle(FILE *out, const struct compare *c, const struct compare_group *g)
+{
+	const struct place at = {out, g->profile->name, "oracle"};
+	const struct oracle *o = &g->oracle;
+	struct difference beyond = {o->beyond_millis};
+	char text[AMOUNT_TEXT_MAX];
+
+	if (!o->is_known)
+		return;
+	put(&at, "total", "cycles", "", "cycles", amount_text(o->total, 0, text));
+	put(&at, "total", "beyond_native", "", "cycles", difference_text(beyond, 0, text));
+	put_real(&at, "total", "slowdown", "percent",
+		 compare_percent(beyond, compare_native(c, g)->bill.total));
+	put(&at, "oracle", "changes", "", "events", count_text(o->change_count, 0, text));
+	for (unsigned i = 0; i < g->count; i++)
+		if (o->instructions[i])
+			put(&at, "oracle", "instruction", c->rows[g->first + i].scheme->strategy,
+			    "events", count_text(o->instructions[i], 0, text));
+}
+
 /* Break-even points; `part` says below which value and above which strategy is cheaper. */
 static int put_varied(FILE *out, const struct compare *c, const struct compare_group *g)
 {
@@ -128,6 +148,8 @@ static void put_series(FILE *out, const struct compare_input *in)
 {
 	const struct series *s = in->series;
 
+	if (in->is_series_internal)
+		return;
 	for (unsigned i = 0; s && i < s->scheme_count; i++)
 		for (size_t n = 0; n < s->count; n++) {
 			const struct series_point *p = series_at(s, n, i);
@@ -163,6 +185,7 @@ int compare_write_csv(FILE *out, const struct compare *c)
 
 			put_row(&at, &c->rows[i], compare_native(c, group)->bill.total);
 		}
+		put_oracle(out, c, group);
 		put_verdict(out, c, group);
 		rc = put_varied(out, c, group);
 	}

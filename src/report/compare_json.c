@@ -137,6 +137,29 @@ static json_t *json_varied(const struct compare *c, const struct compare_group *
 	return varied;
 }
 
+/* null without samples. */
+static json_t *json_oracle(const struct compare *c, const struct compare_group *g)
+{
+	const struct oracle *o = &g->oracle;
+	json_t *instructions = json_object();
+
+	for (unsigned i = 0; o->is_known && i < g->count; i++)
+		if (o->instructions[i])
+			json_object_set_new(instructions, c->rows[g->first + i].scheme->strategy,
+					    json_count(o->instructions[i]));
+	if (!o->is_known) {
+		json_decref(instructions);
+		return json_null();
+	}
+	return json_pack("{s:o, s:o, s:f, s:i, s:o, s:o}", "cycles", json_cycles(o->total),
+			 "beyond_native", json_difference((struct difference){o->beyond_millis}),
+			 "slowdown_percent",
+			 compare_percent((struct difference){o->beyond_millis},
+					 compare_native(c, g)->bill.total),
+			 "changes", (int)o->change_count, "interval_instructions",
+			 json_count(o->interval), "instructions", instructions);
+}
+
 static json_t *json_group(const struct compare *c, const struct compare_group *g)
 {
 	json_t *rows = json_array();
@@ -144,10 +167,11 @@ static json_t *json_group(const struct compare *c, const struct compare_group *g
 	for (unsigned i = g->first; i < g->first + g->count; i++)
 		json_array_append_new(rows,
 				      json_row(&c->rows[i], compare_native(c, g)->bill.total));
-	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "name", g->profile->name,
+	return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "name", g->profile->name,
 			 "description", g->profile->description, "origin", g->profile->origin,
 			 "frequency_hz", json_count(g->profile->frequency_hz), "schemes", rows,
-			 "verdict", json_verdict(c, g), "varied", json_varied(c, g));
+			 "verdict", json_verdict(c, g), "varied", json_varied(c, g), "oracle",
+			 json_oracle(c, g));
 }
 
 static json_t *json_or_null(const char *text)
@@ -214,7 +238,7 @@ static json_t *json_series(const struct compare_input *in)
 {
 	const struct series *s = in->series;
 
-	if (!s)
+	if (!s || in->is_series_internal)
 		return json_null();
 	json_t *schemes = json_array();
 	for (unsigned i = 0; i < s->scheme_count; i++)

@@ -110,6 +110,31 @@ static void put_row(const struct table *t, const struct compare_group *g, unsign
 	fprintf(t->out, "%s\n", *colour ? style(t, PLAIN) : "");
 }
 
+/* After the strategies, for it is none: its total, and which it would have used how long. */
+static void put_oracle(const struct table *t, const struct compare_group *g)
+{
+	const struct oracle *o = &g->oracle;
+	const struct compare_row *native = compare_native(t->compare, g);
+	double all = (double)bill_count(&native->bill.line[EVENT_INSTRUCTION]);
+	char text[AMOUNT_TEXT_MAX];
+	const char *before = "";
+
+	if (!o->is_known)
+		return;
+	fprintf(t->out, "  %-*s %18s", t->name_columns, "oracle", amount_text(o->total, ',', text));
+	put_percent(t, 10, (struct difference){o->beyond_millis}, native->bill.total);
+	fprintf(t->out, "  %u change%s: ", o->change_count, o->change_count == 1 ? "" : "s");
+	for (unsigned i = 0; i < g->count; i++) {
+		if (!o->instructions[i])
+			continue;
+		fprintf(t->out, "%s%s %.0f%%", before,
+			t->compare->rows[g->first + i].scheme->strategy,
+			all > 0 ? 100 * (double)o->instructions[i] / all : 0);
+		before = ", ";
+	}
+	fputs(" of the instructions\n", t->out);
+}
+
 static void put_verdict(const struct table *t, const struct compare_group *g)
 {
 	const struct compare_row *rows = t->compare->rows;
@@ -164,6 +189,10 @@ static void put_foot(const struct table *t)
 	      "est.: share of the overhead that rests\non estimated prices (mark E); *: the "
 	      "strategy that served the guest; 2x: twice as long\n",
 	      t->out);
+	if (c->groups[0].oracle.is_known)
+		fputs("oracle: who knows the future and changes between the fixed strategies at "
+		      "samples, their tables\nkept up for nothing: a bound for adaptive\n",
+		      t->out);
 }
 
 int compare_write_table(FILE *out, const struct compare *c, bool is_fancy)
@@ -179,6 +208,7 @@ int compare_write_table(FILE *out, const struct compare *c, bool is_fancy)
 		put_heading(&t, group);
 		for (unsigned i = group->first; i < group->first + group->count; i++)
 			put_row(&t, group, i);
+		put_oracle(&t, group);
 		put_verdict(&t, group);
 		put_hypothetical(&t, group);
 		rc = put_varied(&t, group);

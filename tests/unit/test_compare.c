@@ -288,7 +288,28 @@ static void test_csv_has_every_sample(void **state)
 	assert_int_equal(
 		count_lines(csv, "made-dear,native,sample,instruction,39,events,40000000\n"), 1);
 	assert_non_null(strstr(csv, "\nmade-dear,,verdict,best,,strategy,adaptive\n"));
+	assert_non_null(strstr(csv, "\nmade-dear,oracle,oracle,changes,,events,1\n"));
+	assert_non_null(
+		strstr(csv, "\nmade-dear,oracle,oracle,instruction,shadow,events,20000000\n"));
 	free(csv);
+	compare_fini(&c);
+}
+
+/* Samples that were taken for the oracle alone are not shown. */
+static void test_internal_series_are_not_shown(void **state)
+{
+	struct compare_input in = world.input;
+	struct compare c;
+
+	in.is_series_internal = true;
+	make(&c, &in);
+	char *csv = write_text(COMPARE_CSV, &c, false), *json = write_text(COMPARE_JSON, &c, false);
+	assert_int_equal(count_lines(csv, ",sample,"), 0);
+	assert_non_null(strstr(csv, ",oracle,changes,"));
+	assert_non_null(strstr(json, "\"series\": null"));
+	assert_non_null(strstr(json, "\"oracle\": {"));
+	free(csv);
+	free(json);
 	compare_fini(&c);
 }
 
@@ -488,6 +509,7 @@ int main(void)
 		TEST(test_native_alone_has_no_verdict),
 		TEST(test_golden),
 		TEST(test_csv_has_every_sample),
+		TEST(test_internal_series_are_not_shown),
 		TEST(test_colour_only_when_allowed),
 		TEST(test_break_even),
 		TEST(test_vary_of_nothing_is_refused),

@@ -390,6 +390,9 @@ function fillTable(profile) {
 		s.tlb_misses_per_1000_instructions.toFixed(3), s.references_per_walk.all.toFixed(2),
 		s.is_virtualized ? `${s.estimates_percent.of_overhead.toFixed(0)} %` : '',
 	], s.strategy === profile.verdict.best ? 'best' : s.strategy === profile.verdict.worst ? 'worst' : ''));
+	const o = profile.oracle;
+	if (o)
+		rows.push(row('td', ['oracle', grouped(o.cycles), percent(o.slowdown_percent)]));
 	byId('table').replaceChildren(row('th', ['strategy', 'cycles', 'slowdown', ...causes, 'misses/1000', 'refs/walk', 'estimates']), ...rows);
 }
 
@@ -404,6 +407,11 @@ function sayVerdict(profile) {
 		parts.push(`The worst, ${v.worst}, takes ${v.worst_to_best.toFixed(2)} times as long.`);
 	if (v.nested_to_best_shadow !== null)
 		parts.push(`The best shadow strategy, ${v.best_shadow}, against ${v.nested}: ${v.nested_to_best_shadow.toFixed(2)}x.`);
+	const o = profile.oracle;
+	if (o) {
+		const uses = Object.entries(o.instructions).map(([name, n]) => `${name} for ${(n / data.run.instructions * 100).toFixed(0)} %`);
+		parts.push(`An oracle that knows the future: ${percent(o.slowdown_percent)}, ${o.changes} changes, ${uses.join(', ')} of the instructions.`);
+	}
 	byId('verdict').textContent = parts.join(' ') || 'No strategy but native was compared.';
 }
 
