@@ -258,7 +258,8 @@ static int compare(struct comparison *c)
 	struct vm_outcome outcome;
 	struct error e = {0};
 
-	if (session_open(s, &e) || make_schemes(c, &e) || run_slices(c, &outcome, &e))
+	if (session_open(s, &e) || make_schemes(c, &e) || session_enter_sandbox(s, &e) ||
+	    run_slices(c, &outcome, &e))
 		return session_fail(s, &e);
 	session_leave_terminal(s);
 	return finish(c, &outcome);
@@ -284,6 +285,7 @@ int cmd_compare(int argc, char **argv)
 			.options = c->options.run,
 			.say = stderr,
 			.ends_at_once = true,
+			.out_file = c->options.file,
 		};
 		c->is_auto = !c->options.interval;
 		c->wants_series = c->options.interval || c->options.format == COMPARE_HTML;

@@ -226,7 +226,10 @@ static json_t *row_to_json(const struct option_set *set, size_t i)
 		if (*(const unsigned *)target < row->min)
 			return NULL;
 		return number_to_json(*(const unsigned *)target);
-	case OPTION_CHOICE: return json_string(row->choices[*(const int *)target]);
+	case OPTION_CHOICE:
+		if (*(const int *)target < 0)
+			return NULL;
+		return json_string(row->choices[*(const int *)target]);
 	case OPTION_CUSTOM: return custom_to_json(row, &set->given[i]);
 	case OPTION_WORD: break;
 	}

@@ -34,7 +34,7 @@ static int run_session(struct session *s)
 {
 	struct error e = {0};
 	struct vm_outcome outcome;
-	if (session_open(s, &e))
+	if (session_open(s, &e) || session_enter_sandbox(s, &e))
 		return session_fail(s, &e);
 	s->bill = (struct bill_order){
 		.format = (enum bill_format)s->options.format,

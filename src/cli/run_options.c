@@ -13,6 +13,17 @@
 #define FIELD(f) .offset = offsetof(struct run_options, f)
 #define TRACE_EXITS_DEFAULT 64u
 #define GRACE_DEFAULT_S 30u
+/* A sanitizer's own doings (it looks at itself through ptrace) are what a sandbox forbids. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANDBOX_DEFAULT SANDBOX_CHOICE_OFF
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANDBOX_DEFAULT SANDBOX_CHOICE_OFF
+#endif
+#endif
+#ifndef SANDBOX_DEFAULT
+#define SANDBOX_DEFAULT SANDBOX_CHOICE_ON
+#endif
 
 static const char *const clock_names[] = {"virtual", "real", NULL};
 /* By its address it is known that no other was given. */
@@ -20,6 +31,7 @@ static const char paging_default[] = "nested";
 static const char *const limits_names[] = {"refuse", "ignore", NULL};
 static const char *const unhandled_names[] = {"ignore", "log", "stop", NULL};
 static const char *const format_names[] = {"table", "json", "csv", NULL};
+static const char *const sandbox_names[] = {"off", "on", "log", NULL};
 static const char *const level_names[] = {"error", "warn", "info", "debug", "trace", NULL};
 
 _Static_assert(BILL_TABLE == 0 && BILL_JSON == 1 && BILL_CSV == 2, "as format_names has them");
@@ -384,6 +396,13 @@ static const struct option_row rows[] = {
 	 "how long the guest may take to power off after SIGTERM, SIGINT or gnomon stop have "
 	 "pressed its button; then it is ended [30]",
 	 NULL, OPTION_COUNT, FIELD(grace_s), .max = 86400},
+	{"sandbox", NULL, "MODE",
+	 "on: before the guest starts, give up system calls and files that are not needed; log: "
+	 "have the kernel log them instead; off [on]",
+	 "Safety", OPTION_CHOICE, FIELD(sandbox), .choices = sandbox_names},
+	{"snapshots", NULL, "FOLDER",
+	 "the sandbox lets gnomon snapshot save and the monitor save there [the present folder]",
+	 NULL, OPTION_TEXT, FIELD(snapshots)},
 	{"log-level", NULL, "LEVEL", "error, warn, info, debug or trace [warn]", "Messages",
 	 OPTION_CHOICE, FIELD(log_level), .choices = level_names},
 	{"log-file", "-D", "FILE", "the log goes there instead of standard error", NULL,
@@ -404,6 +423,7 @@ void run_options_init(struct run_options *o)
 	o->grace_s = GRACE_DEFAULT_S;
 	o->clock = -1;
 	o->vm.paging = paging_default;
+	o->sandbox = SANDBOX_DEFAULT;
 }
 
 static bool takes_terminal(const char *spec)
@@ -547,6 +567,8 @@ int run_options_dump(const struct run_options *o, FILE *f, struct error *e)
 	/* It depends on the host, and the restored machine's is in its file. */
 	if (!o->vm.cpu && !o->restore)
 		effective.vm.cpu = vm_default_cpu(effective.vm.engine);
+	if (o->clock < 0) /* as the engine has it */
+		effective.clock = (int)o->vm.clock;
 	struct option_set set = whole_set(&effective);
 	json_t *document = config_to_json(&set);
 	if (!document)

@@ -9,16 +9,20 @@
 
 struct json_t;
 
+enum sandbox_choice { SANDBOX_CHOICE_OFF, SANDBOX_CHOICE_ON, SANDBOX_CHOICE_LOG };
+
 struct run_options {
 	struct vm_config vm;
 	unsigned serial_count;
-	const char *monitor;	   /* NULL: only by Ctrl-A c */
-	const char *gdb;	   /* NULL: no server */
-	const char *name;	   /* NULL: "vm-PID" */
-	const char *control;	   /* the socket's path, or "none"; NULL: where the name leads */
-	unsigned grace_s;	   /* from the power button to the hard end */
-	const char *restore;	   /* NULL: boot */
-	const char *snapshot;	   /* NULL: save nothing */
+	const char *monitor;   /* NULL: only by Ctrl-A c */
+	const char *gdb;       /* NULL: no server */
+	const char *name;      /* NULL: "vm-PID" */
+	const char *control;   /* the socket's path, or "none"; NULL: where the name leads */
+	const char *snapshots; /* the folder where snapshots may be saved; NULL: the present one */
+	int sandbox;	       /* enum sandbox_choice */
+	unsigned grace_s;      /* from the power button to the hard end */
+	const char *restore;   /* NULL: boot */
+	const char *snapshot;  /* NULL: save nothing */
 	const char *snapshot_base; /* NULL: a whole one */
 	uint64_t snapshot_at;	   /* instructions; 0: at the guest's mark 1 */
 	bool snapshot_continue;

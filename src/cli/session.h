@@ -34,6 +34,7 @@ struct session {
 	struct control *control; /* NULL: --control none */
 	FILE *say; /* messages to the person: standard error as it was before --log-file took it */
 	struct bill_order bill;
+	const char *out_file;  /* written at the end beside what the options name; may be NULL */
 	bool ends_at_once;     /* at the first SIGINT or SIGTERM, without the power button */
 	unsigned end_requests; /* SIGINT and SIGTERM so far */
 	int end_signal;	       /* whose number the exit code has if the grace period ends */
@@ -72,6 +73,10 @@ void session_signal_end(struct session *s, int number);
 /* The control socket, under --name or --control. */
 int session_open_control(struct session *s, struct error *e);
 void session_close_stop(struct session *s);
+
+/* ---- session_sandbox.c ---- */
+/* When all is open and before anything of the guest has run. */
+int session_enter_sandbox(struct session *s, struct error *e);
 
 /* ---- session_snapshot.c, for session_open() ---- */
 /* Before the machine is made: it comes from --restore. */

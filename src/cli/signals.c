@@ -26,9 +26,7 @@ static void fill(sigset_t *set)
 		sigaddset(set, wanted[i]);
 }
 
-/* We are dying: a terminal in a usual mode is all that can still be done. The disposition is the
- * default again. */
-static void crashed(int number)
+void signals_restore_terminal(void)
 {
 	struct termios t;
 	if (tcgetattr(STDIN_FILENO, &t) == 0) {
@@ -36,6 +34,13 @@ static void crashed(int number)
 		t.c_lflag |= ECHO | ICANON | IEXTEN | ISIG;
 		tcsetattr(STDIN_FILENO, TCSANOW, &t);
 	}
+}
+
+/* We are dying: a terminal in a usual mode is all that can still be done. The disposition is the
+ * default again. */
+static void crashed(int number)
+{
+	signals_restore_terminal();
 	raise(number);
 }
 

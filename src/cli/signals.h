@@ -16,6 +16,9 @@ struct signals;
  * a crash put the terminal back. */
 void signals_block(void);
 
+/* For who dies in a signal's handler: the terminal is in a usual mode again. */
+void signals_restore_terminal(void);
+
 /* `arrived` is called for INT, TERM, HUP, QUIT, USR1, TSTP and CONT. */
 int signals_open(struct signals **out, struct poller *poller,
 		 void (*arrived)(void *opaque, int number), void *opaque, struct error *e);

@@ -59,6 +59,11 @@ static int open_partial(struct saving *s, struct error *e)
 				 s->path);
 	for (;;) {
 		s->fd = open(s->partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (s->fd < 0 && errno == EACCES)
+			return error_set(e, -EACCES,
+					 "cannot write '%s': Permission denied (gnomon run "
+					 "--snapshots FOLDER lets its sandbox)",
+					 s->path);
 		if (s->fd < 0)
 			return host_error(s, "write", e);
 		if (flock(s->fd, LOCK_EX | LOCK_NB)) {
