@@ -16,36 +16,9 @@
 #include <sys/sysinfo.h>
 
 #include "base/bits.h"
+#include "base/pages.h"
 
 #define MIB (1ull << 20)
-
-static void *map_zeroed(uint64_t size_bytes)
-{
-	void *p = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	return p == MAP_FAILED ? NULL : p;
-}
-
-/*
- * RAM lies at the boundaries of large pages and asks for them: a guest's working set is spread over
- * more pages than the processor's TLB has entries for, and a guest that uses large pages of its own
- * expects that they help. A host that has none to give, or is told not to, maps small ones.
- */
-#define HOST_LARGE_PAGE_BYTES (2 * MIB)
-
-static void *map_ram(uint64_t size_bytes)
-{
-	uint8_t *p = map_zeroed(size_bytes + HOST_LARGE_PAGE_BYTES);
-	if (!p)
-		return NULL;
-	uint64_t before = -(uint64_t)(uintptr_t)p % HOST_LARGE_PAGE_BYTES;
-	if (before)
-		munmap(p, before);
-	p += before;
-	munmap(p + size_bytes, HOST_LARGE_PAGE_BYTES - before);
-	madvise(p, size_bytes, MADV_HUGEPAGE);
-	return p;
-}
 
 /* Overcommit would let a mapping of any size succeed and the host die later: refuse what can never
  * be there. */
@@ -89,9 +62,9 @@ int memory_create(struct memory **out, uint64_t ram_bytes, struct error *e)
 		return error_set(e, -ENOMEM, "no host memory for the guest's memory map");
 	m->ram_bytes = ram_bytes;
 	m->page_count = ram_bytes >> PAGE_SHIFT;
-	m->ram = map_ram(ram_bytes);
-	m->page_flags = map_zeroed(m->page_count);
-	m->table_holds = map_zeroed(m->page_count * sizeof(*m->table_holds));
+	m->ram = pages_map_large(ram_bytes);
+	m->page_flags = pages_map(m->page_count);
+	m->table_holds = pages_map(m->page_count * sizeof(*m->table_holds));
 	if (!m->ram || !m->page_flags || !m->table_holds) {
 		memory_destroy(m);
 		return error_set(e, -ENOMEM, "the host cannot map %llu MiB for guest memory",
@@ -109,12 +82,9 @@ void memory_destroy(struct memory *m)
 {
 	if (!m)
 		return;
-	if (m->ram)
-		munmap(m->ram, m->ram_bytes);
-	if (m->page_flags)
-		munmap(m->page_flags, m->page_count);
-	if (m->table_holds)
-		munmap(m->table_holds, m->page_count * sizeof(*m->table_holds));
+	pages_unmap(m->ram, m->ram_bytes);
+	pages_unmap(m->page_flags, m->page_count);
+	pages_unmap(m->table_holds, m->page_count * sizeof(*m->table_holds));
 	free(m->dirty_bitmap);
 	free(m);
 }

@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/hard.h"
+#include "base/pages.h"
 #include "engine/interp/host.h"
 
 /* When a page becomes a checked one, and for how many uses of its code at first. */
@@ -23,6 +23,7 @@
 #endif
 #define CALM_MAX (1 << 30)
 #define ROOM_MIN 12 /* instructions */
+#define BLOCK_HASH_BYTES (sizeof(struct block *) << BLOCK_HASH_BITS)
 
 static size_t hash_block(uint64_t address, uint8_t key)
 {
@@ -181,11 +182,9 @@ static bool is_current(struct interp_vcpu *c, struct block *b)
 int block_cache_init(struct interp *vm, struct error *e)
 {
 	struct block_cache *cache = &vm->cache;
-	void *arena = mmap(NULL, BLOCK_ARENA_BYTES, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	cache->hash = calloc(1u << BLOCK_HASH_BITS, sizeof(struct block *));
+	cache->hash = pages_map_large(BLOCK_HASH_BYTES);
 	cache->pages = calloc(1u << CODE_PAGE_HASH_BITS, sizeof(struct code_page *));
-	cache->arena = arena == MAP_FAILED ? NULL : arena;
+	cache->arena = pages_map_large(BLOCK_ARENA_BYTES);
 	if (!cache->arena || !cache->hash || !cache->pages)
 		return error_set(e, -ENOMEM, "no memory for the block cache (%u KiB)",
 				 BLOCK_ARENA_BYTES >> 10);
@@ -195,9 +194,8 @@ int block_cache_init(struct interp *vm, struct error *e)
 
 void block_cache_fini(struct interp *vm)
 {
-	if (vm->cache.arena)
-		munmap(vm->cache.arena, BLOCK_ARENA_BYTES);
-	free(vm->cache.hash);
+	pages_unmap(vm->cache.arena, BLOCK_ARENA_BYTES);
+	pages_unmap(vm->cache.hash, BLOCK_HASH_BYTES);
 	free(vm->cache.pages);
 }
 
@@ -209,7 +207,7 @@ void block_flush(struct interp *vm)
 	for (size_t h = 0; h < 1u << CODE_PAGE_HASH_BITS; h++)
 		for (struct code_page *p = cache->pages[h]; p; p = p->link)
 			memory_clear_page_flag(vm->config.memory, gpa_from_gfn(p->gfn), PAGE_CODE);
-	memset(cache->hash, 0, sizeof(struct block *) << BLOCK_HASH_BITS);
+	memset(cache->hash, 0, BLOCK_HASH_BYTES);
 	memset(cache->pages, 0, sizeof(struct code_page *) << CODE_PAGE_HASH_BITS);
 	memset(cache->jump_cache, 0, sizeof(cache->jump_cache));
 	host_stubs_reset(vm->stubs);

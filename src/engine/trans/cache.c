@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/hard.h"
+#include "base/pages.h"
 #include "engine/trans/trans_private.h"
 
 static int map_code(struct trans *trans, struct error *e)
@@ -32,22 +33,17 @@ static int map_code(struct trans *trans, struct error *e)
 	close(fd);
 	trans->writable = writable == MAP_FAILED ? NULL : writable;
 	trans->running = running == MAP_FAILED ? NULL : running;
+	if (trans->running) /* where the host gives them to shared memory */
+		madvise(trans->running, TRANS_CODE_BYTES, MADV_HUGEPAGE);
 	if (!trans->writable || !trans->running)
 		return error_set(e, -error, "cannot map memory for code: %s", strerror(error));
 	return 0;
 }
 
-static void *map_lazily(size_t size_bytes)
-{
-	void *p = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	return p == MAP_FAILED ? NULL : p;
-}
-
 int cache_init(struct trans *trans, struct error *e)
 {
-	trans->records = map_lazily(TRANS_RECORD_BYTES);
-	trans->sites = map_lazily(TRANS_SITES_MAX * sizeof(struct site));
+	trans->records = pages_map_large(TRANS_RECORD_BYTES);
+	trans->sites = pages_map_large(TRANS_SITES_MAX * sizeof(struct site));
 	if (!trans->records || !trans->sites)
 		return error_set(e, -ENOMEM, "no memory for the translator's records");
 	return map_code(trans, e);
@@ -59,10 +55,8 @@ void cache_fini(struct trans *trans)
 		munmap(trans->writable, TRANS_CODE_BYTES);
 	if (trans->running)
 		munmap(trans->running, TRANS_CODE_BYTES);
-	if (trans->records)
-		munmap(trans->records, TRANS_RECORD_BYTES);
-	if (trans->sites)
-		munmap(trans->sites, TRANS_SITES_MAX * sizeof(struct site));
+	pages_unmap(trans->records, TRANS_RECORD_BYTES);
+	pages_unmap(trans->sites, TRANS_SITES_MAX * sizeof(struct site));
 }
 
 #define RECORD_MAX                                                      \

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/hard.h"
+#include "base/pages.h"
 #include "clock/clock.h"
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans.h"
@@ -89,12 +90,7 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 	return true;
 }
 
-static void free_spaces(struct trans_vcpu *t)
-{
-	free(t->kernel);
-	free(t->kernel_ac);
-	free(t->user);
-}
+#define SPACES_BYTES ((SPACE_USER_COUNT + 2) * sizeof(struct space))
 
 static void trans_destroy(struct engine *engine)
 {
@@ -108,7 +104,7 @@ static void trans_destroy(struct engine *engine)
 		return;
 	for (unsigned n = 0; trans->vcpus && trans->vcpus[n]; n++) {
 		memory_remove_flag_listener(memory, trans->vcpus[n]);
-		free_spaces(trans->vcpus[n]);
+		pages_unmap(trans->vcpus[n]->user, SPACES_BYTES);
 		lockstep_destroy(trans->vcpus[n]);
 		free(trans->vcpus[n]);
 	}
@@ -166,15 +162,17 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	return 0;
 }
 
-static struct space *make_spaces(unsigned count)
+static bool make_spaces(struct trans_vcpu *t)
 {
-	struct space *p = aligned_alloc(64, align_up(count * sizeof(*p), 64));
+	struct space *p = pages_map_large(SPACES_BYTES);
 	if (!p)
-		return NULL;
-	memset(p, 0, count * sizeof(*p));
-	for (unsigned k = 0; k < count; k++)
+		return false;
+	for (unsigned k = 0; k < SPACE_USER_COUNT + 2; k++)
 		space_init(&p[k]);
-	return p;
+	t->user = p;
+	t->kernel = &p[SPACE_USER_COUNT];
+	t->kernel_ac = &p[SPACE_USER_COUNT + 1];
+	return true;
 }
 
 static void drop_page(struct trans_vcpu *t, uint64_t address)
@@ -237,14 +235,7 @@ static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu
 	if (r)
 		return r;
 	struct trans_vcpu *t = calloc(1, sizeof(*t));
-	if (t) {
-		t->kernel = make_spaces(1);
-		t->kernel_ac = make_spaces(1);
-		t->user = make_spaces(SPACE_USER_COUNT);
-	}
-	if (!t || !t->kernel || !t->kernel_ac || !t->user) {
-		if (t)
-			free_spaces(t);
+	if (!t || !make_spaces(t)) {
 		free(t);
 		return error_set(e, -ENOMEM, "no memory for vcpu %u's translations", v->index);
 	}
