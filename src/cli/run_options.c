@@ -108,6 +108,11 @@ static int set_disk(void *target, const char *value, struct error *e)
 	return add_device(target, (struct vm_device){"blk", value, "disk"}, e);
 }
 
+static int set_vsock(void *target, const char *value, struct error *e)
+{
+	return add_device(target, (struct vm_device){"vsock", value, "vsock"}, e);
+}
+
 static int set_share(void *target, const char *value, struct error *e)
 {
 	return add_device(target, (struct vm_device){"9p", value, "share"}, e);
@@ -276,6 +281,10 @@ static const struct option_row rows[] = {
 	{"console", NULL, "WHERE",
 	 "a console device, Linux's hvc0 (console=hvc0), to the same places as --serial", NULL,
 	 OPTION_TEXT, FIELD(vm.serial[VM_SERIAL_CONSOLE])},
+	{"vsock", NULL, "path=SOCKET[,cid=N]",
+	 "sockets between host and guest: connect to SOCKET and say \"CONNECT PORT\"; the guest's "
+	 "port P of the host is SOCKET_P [cid=3]",
+	 NULL, OPTION_CUSTOM, .set = set_vsock},
 	{"share", NULL, "FOLDER[,tag=NAME][,readonly=on]",
 	 "a folder of the host, which the guest mounts with 'mount -t 9p -o "
 	 "trans=virtio,version=9p2000.L NAME /mnt' [tag=share]",

@@ -7,8 +7,13 @@
 
 /* clang-format off: a line each, so that two additions are two lines. */
 static const struct virtio_row *const rows[] = {
-	&virtio_9p_row,	     &virtio_balloon_row, &virtio_blk_row,
-	&virtio_console_row, &virtio_net_row,	  &virtio_rng_row,
+	&virtio_9p_row,
+	&virtio_balloon_row,
+	&virtio_blk_row,
+	&virtio_console_row,
+	&virtio_net_row,
+	&virtio_rng_row,
+	&virtio_vsock_row,
 };
 /* clang-format on */
 

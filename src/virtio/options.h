@@ -43,3 +43,4 @@ extern const struct virtio_row virtio_console_row;
 extern const struct virtio_row virtio_net_row;
 extern const struct virtio_row virtio_rng_row;
 extern const struct virtio_row virtio_9p_row;
+extern const struct virtio_row virtio_vsock_row;

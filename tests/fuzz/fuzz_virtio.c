@@ -46,8 +46,13 @@ struct machine {
 /* What each kind needs to be made; NULL: a disk image. */
 static const struct {
 	const char *name, *text;
-} texts[] = {{"rng", ""},     {"net", "loop"}, {"blk", NULL},
-	     {"console", ""}, {"balloon", ""}, {"9p", "/etc,readonly=on,server=" SHARE_PROGRAM}};
+} texts[] = {{"rng", ""},
+	     {"net", "loop"},
+	     {"blk", NULL},
+	     {"console", ""},
+	     {"balloon", ""},
+	     {"9p", "/etc,readonly=on,server=" SHARE_PROGRAM},
+	     {"vsock", "path=/tmp/gnomon-fuzz-vsock"}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

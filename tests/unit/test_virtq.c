@@ -361,6 +361,7 @@ static const struct {
 	{"blk", NULL, 0},
 	{"console", "", 1},
 	{"balloon", "", 0},
+	{"vsock", "path=/tmp/gnomon-test-virtq-vsock", 1},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
