@@ -5,7 +5,8 @@
 
 #include "virtio/options.h"
 
-/* clang-format off: a line each, so that two additions are two lines. */
+/* A line each, so that two additions are two lines. */
+/* clang-format off */
 static const struct virtio_row *const rows[] = {
 	&virtio_9p_row,
 	&virtio_balloon_row,
