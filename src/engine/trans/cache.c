@@ -44,7 +44,8 @@ int cache_init(struct trans *trans, struct error *e)
 {
 	trans->records = pages_map_large(TRANS_RECORD_BYTES);
 	trans->sites = pages_map_large(TRANS_SITES_MAX * sizeof(struct site));
-	if (!trans->records || !trans->sites)
+	trans->found = pages_map_large(sizeof(struct found) << FOUND_BITS);
+	if (!trans->records || !trans->sites || !trans->found)
 		return error_set(e, -ENOMEM, "no memory for the translator's records");
 	return map_code(trans, e);
 }
@@ -57,6 +58,7 @@ void cache_fini(struct trans *trans)
 		munmap(trans->running, TRANS_CODE_BYTES);
 	pages_unmap(trans->records, TRANS_RECORD_BYTES);
 	pages_unmap(trans->sites, TRANS_SITES_MAX * sizeof(struct site));
+	pages_unmap(trans->found, sizeof(struct found) << FOUND_BITS);
 }
 
 #define RECORD_MAX                                                      \
@@ -101,6 +103,7 @@ void cache_flushed(void *opaque)
 	trans->code_used = trans->code_fixed;
 	trans->records_used = 0;
 	trans->site_count = 0;
+	memset(trans->found, 0, sizeof(struct found) << FOUND_BITS);
 	trans->pending = NULL;
 }
 
@@ -130,6 +133,25 @@ uint32_t cache_add_site(struct trans *trans, struct site site)
 {
 	trans->sites[trans->site_count] = site;
 	return trans->site_count++;
+}
+
+static struct found *found_at(const struct trans *trans, uint64_t gpa)
+{
+	return &trans->found[gpa * 0x9e3779b97f4a7c15ull >> (64 - FOUND_BITS)];
+}
+
+struct translation *cache_recall(const struct trans *trans, uint64_t gpa, uint64_t rip,
+				 const struct interp_vcpu *c)
+{
+	const struct found *e = found_at(trans, gpa);
+	bool is_it = e->gpa == gpa && e->rip == rip && e->mode == c->mode && e->key == c->key;
+	return is_it ? e->x : NULL;
+}
+
+void cache_note(struct trans *trans, struct translation *x)
+{
+	*found_at(trans, x->block->gpa) = (struct found){
+		.gpa = x->block->gpa, .x = x, .rip = x->rip, .mode = x->mode, .key = x->block->key};
 }
 
 struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode)
@@ -182,6 +204,9 @@ static void unlink_outgoing(struct translation *x)
 void cache_dropped(void *opaque, struct block *b)
 {
 	struct trans *trans = opaque;
+	struct found *e = found_at(trans, b->gpa);
+	if (e->gpa == b->gpa)
+		*e = (struct found){0};
 	for (struct translation *x = b->translation; x; x = x->variant) {
 		unlink_incoming(trans, x);
 		unlink_outgoing(x);

@@ -169,10 +169,16 @@ static struct translation *find_translation(struct trans_vcpu *t)
 	uint64_t rip = c->s->rip, address;
 	if (!fetch(t, rip, &address))
 		return NULL;
+	struct translation *x = cache_recall(t->trans, address, rip, c);
+	if (x)
+		return x;
 	struct block *b = block_find(c->vm, address, c->key);
 	if (!b || (unlikely(b->gfn2 != ~0ull) && !still_crosses(t, b)))
 		return NULL;
-	return cache_find(b, rip, c->mode);
+	x = cache_find(b, rip, c->mode);
+	if (x && b->gfn2 >= BLOCK_CHECKED) /* the other page has to be looked at each time */
+		cache_note(t->trans, x);
+	return x;
 }
 
 /* RIP is set and a block is over: generated code that goes on, or the way out. */

@@ -119,6 +119,20 @@ struct trans_vcpu {
 	const void *gs;				 /* what GS points to */
 };
 
+/* Where translations were found last, by guest-physical address: one look instead of a walk along
+ * the block cache's list and the block's. */
+#ifdef GNOMON_HARD
+#define FOUND_BITS 2
+#else
+#define FOUND_BITS 14
+#endif
+struct found {
+	uint64_t gpa;
+	struct translation *x; /* NULL: nothing here */
+	uint64_t rip;
+	uint8_t mode, key;
+};
+
 #define TRANS_SITES_MAX (1u << 20)
 
 struct trans {
@@ -144,6 +158,7 @@ struct trans {
 	bool exact_flags; /* every exception shows the guest's flags as they were */
 	ZydisDecoder decoder;
 	bool has_fsgsbase, has_bmi2;
+	struct found *found; /* 1 << FOUND_BITS */
 	/* The link that led out last, to be patched when its target runs. */
 	struct link *pending;
 	uint64_t pending_rip;
@@ -166,6 +181,10 @@ struct translation *cache_add(struct trans *trans, const struct part *parts, uns
 bool cache_has_room(const struct trans *trans);
 uint32_t cache_add_site(struct trans *trans, struct site site);
 void cache_link(struct trans *trans, struct link *l, struct translation *to);
+/* The translation for this place, address and mode that was noted last, or NULL. */
+struct translation *cache_recall(const struct trans *trans, uint64_t gpa, uint64_t rip,
+				 const struct interp_vcpu *c);
+void cache_note(struct trans *trans, struct translation *x);
 /* The translation of `b` for this address and mode, or NULL. */
 struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode);
 void cache_dropped(void *opaque, struct block *b);
