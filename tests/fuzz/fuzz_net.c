@@ -1,7 +1,7 @@
 /*
- * Bytes of a network that we did not write: --net's text, a stream of frames as one machine reads
- * it, and a switch with three hostile ports. What is found is a crash or a sanitizer's report, and
- * a frame that no frame may be.
+ * Bytes of a network that we did not write: --net's text, what a program says to a vsock, a stream
+ * of frames as one machine reads it, and a switch with three hostile ports. What is found is a
+ * crash or a sanitizer's report, and a frame that no frame may be.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -15,12 +15,14 @@
 #include "net/net.h"
 #include "net/stream.h"
 #include "net/switch.h"
+#include "virtio/vsock.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void parse(const uint8_t *data, size_t size)
 {
-	static const char *const heads[] = {"user,hostfwd=", "user,net=", "tap,", "", "user,"};
+	static const char *const heads[] = {"user,hostfwd=", "user,net=", "tap,", "",
+					    "user,",	     "CONNECT "};
 	char text[5000];
 	struct net_config c;
 	struct error e = {0};
@@ -31,6 +33,9 @@ static void parse(const uint8_t *data, size_t size)
 		if (data[i])
 			text[used++] = (char)data[i];
 	text[used] = 0;
+	uint32_t port;
+	if (virtio_vsock_greeting(text, &port) && port == UINT32_MAX)
+		abort();
 	if (!net_parse(&c, text, &e) && c.kind == NET_USER &&
 	    (c.user.dhcp_start.s_addr & c.user.mask.s_addr) != c.user.net.s_addr)
 		abort();

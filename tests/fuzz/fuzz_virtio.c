@@ -43,7 +43,7 @@ struct machine {
 	unsigned interrupt_count;
 };
 
-/* What each kind needs to be made; NULL: a disk image. */
+/* What each kind needs to be made; NULL: a disk image; %d: our process. */
 static const struct {
 	const char *name, *text;
 } texts[] = {{"rng", ""},
@@ -52,7 +52,7 @@ static const struct {
 	     {"console", ""},
 	     {"balloon", ""},
 	     {"9p", "/etc,readonly=on,server=" SHARE_PROGRAM},
-	     {"vsock", "path=/tmp/gnomon-fuzz-vsock"}};
+	     {"vsock", "path=/tmp/gnomon-fuzz-%d"}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -101,7 +101,7 @@ static void make_device(struct machine *m, const struct virtio_row *row)
 {
 	const char *text = NULL;
 	bool is_known = false;
-	char file[32];
+	char whole[4200];
 	for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
 		if (!strcmp(texts[i].name, row->name)) {
 			is_known = true;
@@ -109,9 +109,9 @@ static void make_device(struct machine *m, const struct virtio_row *row)
 		}
 	must(is_known);
 	int fd = text ? -1 : memfd_create("disk", 0);
-	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
 	must(text || !ftruncate(fd, 65536));
-	must(!row->create(&m->virtio, text ? text : file, &m->host, NULL));
+	snprintf(whole, sizeof(whole), text ? text : "/proc/self/fd/%d", text ? (int)getpid() : fd);
+	must(!row->create(&m->virtio, whole, &m->host, NULL));
 	if (fd >= 0)
 		close(fd);
 }

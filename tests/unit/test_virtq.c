@@ -345,8 +345,8 @@ static const struct hostile hostiles[] = {
 	{"features change in use", features_change, 0},
 };
 
-/* Each kind, its options (NULL: a disk image), and a queue that it takes chains from when it is
- * kicked. */
+/* Each kind, its options (NULL: a disk image; %d: our process), and a queue that it takes chains
+ * from when it is kicked. */
 static const struct {
 	const char *name, *text;
 	unsigned queue;
@@ -355,24 +355,23 @@ static const struct {
 	{"net", "loop", 1},
 	{"blk", NULL, 0},
 	{"console", "", 1},
-	{"9p", "/etc,readonly=on,server=" SHARE_PROGRAM, 0},
-	{"rng", "", 0},
-	{"net", "loop", 1},
-	{"blk", NULL, 0},
-	{"console", "", 1},
 	{"balloon", "", 0},
-	{"vsock", "path=/tmp/gnomon-test-virtq-vsock", 1},
+	{"9p", "/etc,readonly=on,server=" SHARE_PROGRAM, 0},
+	{"vsock", "path=/tmp/gnomon-virtq-%d", 1},
 };
 
 static void is_refused(const struct hostile *h, unsigned kind, uint64_t features)
 {
 	struct virtio_world w;
 	unsigned queue = kinds[kind].queue;
-	char file[32];
+	char text[4200];
 	int fd = memfd_create("disk", 0);
 	assert_int_equal(ftruncate(fd, 65536), 0);
-	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
-	world_open(&w, kinds[kind].name, kinds[kind].text ? kinds[kind].text : file);
+	if (kinds[kind].text)
+		snprintf(text, sizeof(text), kinds[kind].text, (int)getpid());
+	else
+		snprintf(text, sizeof(text), "/proc/self/fd/%d", fd);
+	world_open(&w, kinds[kind].name, text);
 	close(fd);
 	world_start(&w, features);
 	h->act(&w, queue);
