@@ -617,7 +617,7 @@ static const char head[] =
 static const char foot[] =
 	"\nExit code: 0 power-off (or --stop-at, Ctrl-A x), 1 our fault or the host's,\n"
 	"2 impossible options, 3 kernel panic, 4 triple fault, 5 reset with --no-reboot,\n"
-	"6 halted forever, 7 --unhandled=stop, 124 --timeout or --max-instructions,\n"
+	"6 halted forever, 7 --unhandled=stop, 8 watchdog, 124 --timeout or --max-instructions,\n"
 	"128+n signal n; isa-debug-exit gives (value << 1) | 1.\n"
 	"More in gnomon(1).\n";
 

@@ -234,6 +234,7 @@ int session_exit_code(const struct vm_outcome *o)
 	case VM_END_QUIT: return EXIT_CODE_OK;
 	case VM_END_DEBUG_EXIT: return (int)((o->detail << 1 | 1) & 0xff);
 	case VM_END_PANIC: return EXIT_CODE_PANIC;
+	case VM_END_WATCHDOG: return EXIT_CODE_WATCHDOG;
 	case VM_END_TRIPLE_FAULT: return EXIT_CODE_TRIPLE_FAULT;
 	case VM_END_RESET: return EXIT_CODE_RESET;
 	case VM_END_HALTED: return EXIT_CODE_HALTED;

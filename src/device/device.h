@@ -20,8 +20,8 @@
  * Locking: callers see to it that one thread at a time is in the devices of one machine.
  *
  * Headers: lapic.h (local APICs and their hub), ioapic.h, pic.h, irq_router.h, pit.h, rtc.h,
- * hpet.h, uart.h, i8042.h, acpi_pm.h, pci.h, msix.h, legacy_ports.h (0x80, 0xed, 0x92, 0xe9, debug
- * exit). The map of the machine is bus/platform.h.
+ * hpet.h, uart.h, i8042.h, acpi_pm.h, pci.h, msix.h, pvpanic.h, i6300esb.h,
+ * legacy_ports.h (0x80, 0xed, 0x92, 0xe9, debug exit). The map of the machine is bus/platform.h.
  */
 #pragma once
 

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "device/i6300esb.h"
 #include "device/irq_router.h"
+#include "device/pvpanic.h"
 #include "virtio/mmio.h"
 #include "virtio/pci.h"
 #include "vm/machine.h"
@@ -13,11 +15,30 @@
 #define FIRST_SLOT 1u
 #define FIRST_SOURCE 2u /* of a shared line; 0 and 1 have owners */
 
-struct slot {
-	struct virtio_device *virtio;
+struct slot;
+
+/* Cards that are not virtio's; they have no options. */
+struct card {
+	const char *name, *text;
+	int (*make)(struct vm *vm, struct slot *s, const struct device_wires *w, unsigned place,
+		    struct error *e);
+};
+
+/* Of a kind one of the two is set. */
+struct kind {
 	const struct virtio_row *row;
-	struct virtio_pci pci; /* one of the two */
-	struct virtio_mmio mmio;
+	const struct card *card;
+};
+
+struct slot {
+	struct kind kind;
+	struct virtio_device *virtio; /* NULL: a card */
+	union {
+		struct virtio_pci pci;
+		struct virtio_mmio mmio;
+		struct pvpanic pvpanic;
+		struct i6300esb watchdog;
+	};
 };
 
 struct devices {
@@ -63,7 +84,7 @@ static struct virtio_device *first_of(const struct vm *vm, const char *kind)
 {
 	const struct virtio_row *row = virtio_find(kind, strlen(kind));
 	for (unsigned i = 0; i < vm->devices->count; i++)
-		if (vm->devices->slots[i].row == row)
+		if (vm->devices->slots[i].kind.row == row)
 			return vm->devices->slots[i].virtio;
 	return NULL;
 }
@@ -81,50 +102,136 @@ void devices_connect_console(struct vm *vm)
 							     .opaque = first_of(vm, "console")});
 }
 
-/* ---- making ---- */
+/* ---- cards ---- */
 
-static const struct virtio_row *find(const struct vm_device *d, struct error *e)
+static void panicked(void *opaque, uint32_t events)
 {
-	size_t length = strcspn(d->kind, ",");
-	const struct virtio_row *row = virtio_find(d->kind, length);
-	if (row)
-		return row;
-	if (!strncmp(d->kind, "isa-debug-exit", length)) {
-		error_set(e, -EINVAL, "--device: isa-debug-exit is always there, at port 0xf4");
+	struct vm *vm = opaque;
+	/* A crash kernel that was loaded takes over. */
+	if (!(events & PVPANIC_PANICKED))
+		return;
+	vm->has_panicked = true;
+	if (!vm->config.ignore_panic)
+		vm_end_with(vm, 0, VM_END_PANIC, 0, "the guest's kernel panicked (pvpanic)");
+}
+
+static int make_pvpanic(struct vm *vm, struct slot *s, const struct device_wires *w, unsigned place,
+			struct error *e)
+{
+	int r = pvpanic_init(&s->pvpanic, (struct device_signal){panicked, vm}, w->pci, place, e);
+	if (!r)
+		w->add(w->opaque, &s->pvpanic.pci.device);
+	return r;
+}
+
+static void bitten(void *opaque, uint32_t value)
+{
+	struct vm *vm = opaque;
+	(void)value;
+	if (vm->config.no_reboot)
+		vm_end_with(vm, 0, VM_END_WATCHDOG, 0, "the watchdog bit");
+	else
+		vm_reset(vm);
+}
+
+static int make_watchdog(struct vm *vm, struct slot *s, const struct device_wires *w,
+			 unsigned place, struct error *e)
+{
+	int r = i6300esb_init(&s->watchdog, &vm->clock, (struct device_signal){bitten, vm}, w->pci,
+			      place, e);
+	if (r)
+		return r;
+	w->add(w->opaque, &s->watchdog.pci.device);
+	w->add(w->opaque, &s->watchdog.device);
+	return 0;
+}
+
+static const struct card cards[] = {
+	{"pvpanic", "by which a guest's kernel says that it panicked, on PCI", make_pvpanic},
+	{"i6300esb", "a watchdog, which resets the machine (--no-reboot: ends it, exit code 8)",
+	 make_watchdog},
+};
+
+/* ---- kinds ---- */
+
+const char *vm_device_kind(size_t i, const char **argument, const char **text)
+{
+	size_t virtio_count = 0;
+	while (virtio_row(virtio_count))
+		virtio_count++;
+	const struct virtio_row *row = virtio_row(i);
+	if (!row && i - virtio_count >= ARRAY_COUNT(cards))
 		return NULL;
-	}
+	*argument = row ? row->argument : "";
+	*text = row ? row->text : cards[i - virtio_count].text;
+	return row ? row->name : cards[i - virtio_count].name;
+}
+
+static const char *kind_name(const struct kind *k)
+{
+	return k->row ? k->row->name : k->card->name;
+}
+
+static int no_such_kind(const char *kind, size_t length, struct error *e)
+{
 	char names[200] = "";
-	for (size_t i = 0; virtio_row(i); i++) {
+	const char *name, *unused;
+	if (!strncmp(kind, "isa-debug-exit", length))
+		return error_set(e, -EINVAL,
+				 "--device: isa-debug-exit is always there, at port 0xf4");
+	for (size_t i = 0; (name = vm_device_kind(i, &unused, &unused)); i++) {
 		size_t used = strlen(names);
-		if (used + strlen(virtio_row(i)->name) + 3 < sizeof(names)) {
+		if (used + strlen(name) + 3 < sizeof(names)) {
 			strcpy(names + used, used ? ", " : "");
-			strcat(names, virtio_row(i)->name);
+			strcat(names, name);
 		}
 	}
-	error_set(e, -EINVAL, "--device: there is no '%.*s'; there are %s", (int)length, d->kind,
-		  names);
-	return NULL;
+	return error_set(e, -EINVAL, "--device: there is no '%.*s'; there are %s", (int)length,
+			 kind, names);
+}
+
+static int find(struct kind *k, const struct vm_device *d, struct error *e)
+{
+	size_t length = strcspn(d->kind, ",");
+	*k = (struct kind){.row = virtio_find(d->kind, length)};
+	for (size_t i = 0; !k->row && i < ARRAY_COUNT(cards); i++)
+		if (strlen(cards[i].name) == length && !strncmp(d->kind, cards[i].name, length))
+			k->card = &cards[i];
+	return k->row || k->card ? 0 : no_such_kind(d->kind, length, e);
 }
 
 /* Messages begin with the option that people wrote. */
-static int prefix(const struct vm_device *d, const struct virtio_row *row, struct error *e)
+static int prefix(const struct vm_device *d, const struct kind *k, struct error *e)
 {
 	if (d->option)
 		return error_prefix(e, "--%s", d->option);
-	return error_prefix(e, "--device %s", row->name);
+	return error_prefix(e, "--device %s", kind_name(k));
 }
 
 int devices_check(const struct vm_config *c, struct error *e)
 {
+	bool is_taken[ARRAY_COUNT(cards)] = {0};
 	for (unsigned i = 0; i < c->device_count; i++) {
-		const struct virtio_row *row = find(&c->devices[i], e);
-		if (!row)
-			return -EINVAL;
-		if (row->check(c->devices[i].text, e))
-			return prefix(&c->devices[i], row, e);
+		const struct vm_device *d = &c->devices[i];
+		struct kind k;
+		int r = find(&k, d, e);
+		if (r)
+			return r;
+		if (k.row)
+			r = k.row->check(d->text, e);
+		else if (*d->text)
+			r = error_set(e, -EINVAL, "it takes no options, and so no '%s'", d->text);
+		else if (is_taken[k.card - cards])
+			r = error_set(e, -EINVAL, "one is enough");
+		if (r)
+			return prefix(d, &k, e);
+		if (k.card)
+			is_taken[k.card - cards] = true;
 	}
 	return 0;
 }
+
+/* ---- making ---- */
 
 static void list(const struct slot *s, const struct device_wires *wires)
 {
@@ -167,21 +274,30 @@ static int put_on_mmio(struct slot *s, struct devices *all, const struct device_
 	return 0;
 }
 
+static int make_virtio(struct slot *s, struct devices *all, const struct vm_device *d,
+		       const struct device_wires *wires, struct error *e)
+{
+	int r = s->kind.row->create(&s->virtio, d->text, &all->host, e);
+	if (r)
+		return r;
+	return s->virtio->transport == VIRTIO_PCI ? put_on_pci(s, all, wires, e)
+						  : put_on_mmio(s, all, wires, e);
+}
+
 static int make(struct vm *vm, const struct vm_device *d, const struct device_wires *wires,
 		struct error *e)
 {
 	struct devices *all = vm->devices;
 	struct slot *s = &all->slots[all->count];
-	s->row = find(d, e);
-	if (!s->row)
-		return -EINVAL;
-	int r = s->row->create(&s->virtio, d->text, &all->host, e);
+	int r = find(&s->kind, d, e);
 	if (r)
-		return prefix(d, s->row, e);
-	r = s->virtio->transport == VIRTIO_PCI ? put_on_pci(s, all, wires, e)
-					       : put_on_mmio(s, all, wires, e);
+		return r;
+	if (s->kind.row)
+		r = make_virtio(s, all, d, wires, e);
+	else
+		r = s->kind.card->make(vm, s, wires, FIRST_SLOT + all->pci_count++, e);
 	all->count++; /* also a half-made one, so that it is ended */
-	return r ? prefix(d, s->row, e) : 0;
+	return r ? prefix(d, &s->kind, e) : 0;
 }
 
 int devices_create(struct vm *vm, const struct device_wires *wires, struct error *e)
@@ -215,7 +331,7 @@ void devices_connect(struct vm *vm, struct irq_router *router)
 {
 	for (unsigned i = 0; i < vm->devices->count; i++) {
 		struct slot *s = &vm->devices->slots[i];
-		if (s->virtio->transport == VIRTIO_PCI)
+		if (s->virtio && s->virtio->transport == VIRTIO_PCI)
 			s->pci.line = irq_router_line(router, pci_device_gsi(&s->pci.pci),
 						      FIRST_SOURCE + (s->pci.pci.devfn >> 3));
 	}
@@ -239,28 +355,34 @@ unsigned devices_mmio_count(const struct vm *vm)
 void devices_drain(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->devices->count; i++)
-		virtio_drain(vm->devices->slots[i].virtio);
+		if (vm->devices->slots[i].virtio)
+			virtio_drain(vm->devices->slots[i].virtio);
 }
 
 void devices_poll(struct vm *vm)
 {
 	for (unsigned i = 0; i < vm->devices->count; i++)
-		virtio_poll(vm->devices->slots[i].virtio);
+		if (vm->devices->slots[i].virtio)
+			virtio_poll(vm->devices->slots[i].virtio);
 }
 
 bool devices_are_busy(const struct vm *vm)
 {
-	for (unsigned i = 0; i < vm->devices->count; i++)
-		if (vm->devices->slots[i].virtio->in_flight)
+	for (unsigned i = 0; i < vm->devices->count; i++) {
+		const struct virtio_device *d = vm->devices->slots[i].virtio;
+		if (d && d->in_flight)
 			return true;
+	}
 	return false;
 }
 
 bool devices_are_live(const struct vm *vm)
 {
-	for (unsigned i = 0; i < vm->devices->count; i++)
-		if (vm->devices->slots[i].virtio->is_live)
+	for (unsigned i = 0; i < vm->devices->count; i++) {
+		const struct virtio_device *d = vm->devices->slots[i].virtio;
+		if (d && d->is_live)
 			return true;
+	}
 	return false;
 }
 
@@ -272,18 +394,8 @@ unsigned vm_device_count(const struct vm *vm)
 const char *vm_device(const struct vm *vm, unsigned i, const char **text)
 {
 	const struct slot *s = &vm->devices->slots[i];
-	*text = s->virtio->text;
-	return s->row->name;
-}
-
-const char *vm_device_kind(size_t i, const char **argument, const char **text)
-{
-	const struct virtio_row *row = virtio_row(i);
-	if (!row)
-		return NULL;
-	*argument = row->argument;
-	*text = row->text;
-	return row->name;
+	*text = s->virtio ? s->virtio->text : "";
+	return kind_name(&s->kind);
 }
 
 _Static_assert(VM_BALLOON_STATS == VIRTIO_BALLOON_STATS, "the same statistics");

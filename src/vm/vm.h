@@ -154,6 +154,7 @@ enum vm_end {
 	VM_END_SAVED,	   /* a snapshot was taken, for which the run was made */
 	VM_END_QUIT,	   /* Ctrl-A x, the monitor's quit, gdb's kill */
 	VM_END_PANIC,
+	VM_END_WATCHDOG, /* it bit, with no_reboot */
 	VM_END_TRIPLE_FAULT,
 	VM_END_RESET, /* with no_reboot */
 	VM_END_HALTED,

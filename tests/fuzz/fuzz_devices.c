@@ -14,6 +14,7 @@
 #include "cpu/vcpu.h"
 #include "device/acpi_pm.h"
 #include "device/hpet.h"
+#include "device/i6300esb.h"
 #include "device/i8042.h"
 #include "device/ioapic.h"
 #include "device/irq_router.h"
@@ -22,6 +23,7 @@
 #include "device/pci.h"
 #include "device/pic.h"
 #include "device/pit.h"
+#include "device/pvpanic.h"
 #include "device/rtc.h"
 #include "device/uart.h"
 #include "state/state.h"
@@ -48,6 +50,8 @@ struct machine {
 	struct acpi_pm acpi_pm;
 	struct pci_host pci;
 	struct pci_device card;
+	struct pvpanic pvpanic;
+	struct i6300esb watchdog;
 	uint8_t card_memory[256];
 	struct legacy_ports legacy;
 	struct device *devices[DEVICES_MAX];
@@ -127,11 +131,16 @@ static void make_card(struct machine *m)
 	pci_device_set_bar(&m->card, 2, &wide);
 	pci_device_set_interrupt_pin(&m->card, 1);
 	must(!pci_host_add(&m->pci, &m->card, 2, 0, NULL));
+	must(!pvpanic_init(&m->pvpanic, (struct device_signal){0}, &m->pci, 3, NULL));
+	must(!i6300esb_init(&m->watchdog, &m->clock, (struct device_signal){0}, &m->pci, 4, NULL));
 	must(!pci_host_assign(&m->pci, NULL));
 	add(m, &m->pci.device);
 	add(m, &m->pci.bridge.device);
 	add(m, &m->pci.isa.device);
 	add(m, &m->card.device);
+	add(m, &m->pvpanic.pci.device);
+	add(m, &m->watchdog.pci.device);
+	add(m, &m->watchdog.device);
 }
 
 static void make_machine(struct machine *m)
@@ -220,9 +229,10 @@ static void load_damaged(struct machine *m, uint64_t where, uint8_t value)
 	state_writer_destroy(w);
 }
 
-static const uint64_t mmio_bases[] = {PLATFORM_LAPIC_BASE,    PLATFORM_IOAPIC_BASE,
-				      PLATFORM_HPET_BASE,     PLATFORM_ECAM_BASE,
-				      PLATFORM_PCI_MMIO_BASE, PLATFORM_ECAM_BASE + 0x10000};
+static const uint64_t mmio_bases[] = {PLATFORM_LAPIC_BASE,	   PLATFORM_IOAPIC_BASE,
+				      PLATFORM_HPET_BASE,	   PLATFORM_ECAM_BASE,
+				      PLATFORM_PCI_MMIO_BASE,	   PLATFORM_ECAM_BASE + 0x10000,
+				      PLATFORM_ECAM_BASE + 0x20000};
 static const uint16_t port_bases[] = {0x20,  0xa0,  0x40,   0x60, 0x70, 0x3f8, 0x600,
 				      0xcf8, 0x4d0, 0x1000, 0x80, 0xe8, 0xf4,  0x90};
 
