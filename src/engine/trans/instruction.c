@@ -395,6 +395,18 @@ static unsigned host_or(int guest, unsigned other)
 	return host < 0 ? other : (unsigned)host;
 }
 
+/* Is all of the register that it writes overwritten, whatever was there? */
+static bool is_overwriting(const struct copy *c)
+{
+	switch (c->g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_MOVZX: return c->g->operands[0].size >= 32 && c->reg != c->rm;
+	default: return false;
+	}
+}
+
 static bool copy_with_memory(struct work *w, const struct copy *c)
 {
 	struct guest_address a;
@@ -422,7 +434,7 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 		emit_lea(&w->e, HOST_T0, AT_OPERAND);
 		o.memory = (struct host_memory){.base = HOST_T0, .index = NO_INDEX};
 	}
-	if (home != GPR_NONE)
+	if (home != GPR_NONE && (is_write || !is_overwriting(c)))
 		emit_load(&w->e, HOST_T1, home_of(home));
 	flags_want(w, wanted_flags(w));
 	emit_copy(&w->e, c, &o);
@@ -464,8 +476,9 @@ static unsigned temporary_count(const struct work *w)
 	return w->has_window ? 1 : 2; /* T0 is the window's */
 }
 
-/* The host register for `guest`, loaded if it is at home; false if there is no temporary left. */
-static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_written,
+/* The host register for `guest`, loaded if it is at home and `is_read`; false if there is no
+ * temporary left. */
+static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_read, bool is_written,
 			 unsigned *host)
 {
 	if (guest == GPR_NONE)
@@ -483,7 +496,8 @@ static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_wr
 	if (l->count == temporary_count(w))
 		return false;
 	*host = temporaries[l->count];
-	emit_load(&w->e, *host, home_of(guest));
+	if (is_read)
+		emit_load(&w->e, *host, home_of(guest));
 	l->guest[l->count] = (int8_t)guest;
 	l->is_written[l->count++] = is_written;
 	return true;
@@ -500,22 +514,32 @@ static bool fits_registers(const struct copy *c, unsigned count)
 	       (!homes && !is_at_home(c->rm) && host_or(c->reg, 0) < 8 && host_or(c->rm, 0) < 8);
 }
 
+/* Does the ModRM.rm register stay where it is? Rather not if a part of it is written: the next load
+ * of all of it would have to wait until the store is over. */
+static bool uses_home_of(const struct copy *c, unsigned count)
+{
+	unsigned homes = is_at_home(c->reg) + is_at_home(c->vvvv) + is_at_home(c->opcode);
+	if (!is_at_home(c->rm) || !may_use_home(c))
+		return false;
+	return !c->rm_written || c->rm_operand->size == 64 || homes >= count;
+}
+
 static bool copy_registers(struct work *w, const struct copy *c)
 {
 	struct operands o = {0};
 	struct loaded l = {0};
-	bool uses_home = is_at_home(c->rm) && may_use_home(c);
 	if (!fits_registers(c, temporary_count(w)))
 		return false;
+	bool uses_home = uses_home_of(c, temporary_count(w)), is_move = is_overwriting(c);
 	flags_want(w, wanted_flags(w));
-	load_operand(w, &l, c->reg, c->reg_written, &o.reg);
-	load_operand(w, &l, c->vvvv, c->vvvv_written, &o.vvvv);
-	load_operand(w, &l, c->opcode, true, &o.opcode);
+	load_operand(w, &l, c->reg, !is_move || !c->reg_written, c->reg_written, &o.reg);
+	load_operand(w, &l, c->vvvv, true, c->vvvv_written, &o.vvvv);
+	load_operand(w, &l, c->opcode, !is_move, true, &o.opcode);
 	if (uses_home) {
 		o.is_memory = true;
 		o.memory = home_of(c->rm);
 	} else {
-		load_operand(w, &l, c->rm, c->rm_written, &o.rm);
+		load_operand(w, &l, c->rm, !is_move || !c->rm_written, c->rm_written, &o.rm);
 	}
 	emit_copy(&w->e, c, &o);
 	if (uses_home && c->rm_written && c->rm_operand->size == 32) {
