@@ -129,6 +129,22 @@ static bool emit_target(struct work *w)
 	return true;
 }
 
+/* A CALL to where nobody may go pushes nothing: the interpreter raises what it must. With five
+ * levels more addresses are legal; those are rare. */
+static void emit_check_target(struct work *w)
+{
+	struct emitter *e = &w->e;
+	flags_lost(w);
+	emit_mov(e, HOST_T0, HOST_T1);
+	emit_rr(e, EMIT_W, 0xc1, 7, HOST_T0); /* sar */
+	emit_byte(e, 47);
+	emit_rr(e, EMIT_W, 0x83, 0, HOST_T0); /* add: 0 and -1 become 1 and 0 */
+	emit_byte(e, 1);
+	emit_rr(e, EMIT_W, 0x83, 7, HOST_T0); /* cmp */
+	emit_byte(e, 1);
+	add_rare(w, CONDITION_A);
+}
+
 static bool translate_call(struct work *w)
 {
 	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -138,6 +154,7 @@ static bool translate_call(struct work *w)
 	}
 	if (!emit_target(w))
 		return false;
+	emit_check_target(w);
 	emit_store(&w->e, FRAME(value), HOST_T1);
 	emit_push_return(w);
 	emit_load(&w->e, HOST_T1, FRAME(value));

@@ -13,6 +13,7 @@
 	\code
 3:	mov rsp, [bait]
 	note rax
+	note [SCRATCH]
 	inc ebx
 	cmp ebx, TARGET_COUNT
 	jb 2b
@@ -22,6 +23,7 @@
 	.endm
 
 	.set CODE, BUFFER		/* code that is written at run time: the page before the hole */
+	.set SCRATCH, 0x1e0000		/* a page without code */
 
 	.section .data
 	.align 8
@@ -76,6 +78,9 @@ probes:
 	probe "lea rsp, [HOLE + 8]; call rdi"
 	probe "lea rsp, [HOLE + 8]; ret"
 	probe "lea rsp, [HOLE + 4]; mov [HOLE - 4], edi; ret"
+	/* what a call leaves below its stack: nothing if it goes nowhere */
+	probe "lea rsp, [SCRATCH + 8]; mov [SCRATCH], rbx; call rdi"
+	probe "lea rsp, [SCRATCH + 8]; mov [SCRATCH], rbx; mov [slot], rdi; call [slot]"
 
 /* An instruction that is cut off by the page's end, with every length of what is there. */
 	mov ebp, ROUNDS
