@@ -7,23 +7,34 @@
 
 #define NS_PER_S 1000000000ull
 
-__extension__ typedef unsigned __int128 wide;
-
-static uint64_t saturate(wide v)
+/* a * b / divisor, exact, and what is left; UINT64_MAX if that is too large. Guests read the time
+ * at every system call, so it is the processor's multiplication and division, not the compiler's of
+ * 128 bits. */
+static uint64_t scale(uint64_t a, uint64_t b, uint64_t divisor, uint64_t *rest)
 {
-	return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+	uint64_t low, high, quotient;
+	*rest = 0;
+	__asm__("mulq %3" : "=a"(low), "=d"(high) : "0"(a), "rm"(b) : "cc");
+	if (high >= divisor)
+		return UINT64_MAX;
+	__asm__("divq %4"
+		: "=a"(quotient), "=d"(*rest)
+		: "0"(low), "1"(high), "rm"(divisor)
+		: "cc");
+	return quotient;
 }
 
-/* a * b / divisor, exact, rounded down or up. */
+/* Rounded down or up. */
 static uint64_t scale_down(uint64_t a, uint64_t b, uint64_t divisor)
 {
-	return saturate((wide)a * b / divisor);
+	uint64_t rest;
+	return scale(a, b, divisor, &rest);
 }
 
 static uint64_t scale_up(uint64_t a, uint64_t b, uint64_t divisor)
 {
-	wide product = (wide)a * b;
-	return saturate(product / divisor + (product % divisor != 0));
+	uint64_t rest, quotient = scale(a, b, divisor, &rest);
+	return quotient + (rest && quotient != UINT64_MAX);
 }
 
 static uint64_t host_monotonic_ns(void)
