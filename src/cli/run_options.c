@@ -260,6 +260,9 @@ static const struct option_row rows[] = {
 	{"kvmclock", NULL, "on|off",
 	 "KVM's CPUID leaves and clock; off shows the guest bare hardware [on]", NULL,
 	 OPTION_ON_OFF, FIELD(vm.kvm_leaves)},
+	{"tsc-hz", NULL, "N",
+	 "how often the guest's TSC ticks in a second [the profile's frequency; kvm: the host's]",
+	 NULL, OPTION_NUMBER, FIELD(vm.tsc_hz), .min = 1000000, .max = 100000000000},
 	{"rtc", "-rtc", "DATE",
 	 "what the clock shows at power-on: 2024-05-31T12:30:00, seconds, now "
 	 "[virtual time: 2000-01-01; real time: now]",
@@ -455,6 +458,7 @@ static int check_snapshots(const struct run_options *o, struct error *e)
 		{"cpus", o->has_cpus},
 		{"device", o->vm.device_count},
 		{"kvmclock", !o->vm.kvm_leaves},
+		{"tsc-hz", o->vm.tsc_hz},
 		{"rtc", o->vm.has_wall_start},
 	};
 	for (size_t i = 0; o->restore && i < ARRAY_COUNT(machine); i++)

@@ -213,8 +213,8 @@ int engine_make_model(struct vm *vm, struct error *e)
 	if (parse_model(vm, given ? given : vm_default_cpu(vm->config.engine), given != NULL, e))
 		return error_prefix(e, "--cpu");
 	vm->model.vcpu_count = vm->config.cpu_count;
-	vm->model.tsc_hz = vm_profile(vm)->frequency_hz;
+	vm->model.tsc_hz = vm->config.tsc_hz ? vm->config.tsc_hz : vm_profile(vm)->frequency_hz;
 	vm->model.kvm_leaves = vm->config.kvm_leaves;
 	/* The guest's RDTSC reads the host's. */
-	return is_kvm(vm) ? kvm_tsc_hz(&vm->model.tsc_hz, e) : 0;
+	return is_kvm(vm) && !vm->config.tsc_hz ? kvm_tsc_hz(&vm->model.tsc_hz, e) : 0;
 }

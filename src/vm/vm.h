@@ -76,6 +76,8 @@ struct vm_config {
 	unsigned cpu_count;
 	const char *cpu; /* a model's specification (cpu/cpuid.h); NULL: x86-64-v3, or v2 if the
 			    host is less */
+	uint64_t tsc_hz; /* of the guest's TSC and clock; 0: the profile's frequency, kvm: the
+			    host's */
 	const char *engine;
 	const char *paging;
 	const char *profile;

@@ -2,6 +2,7 @@
 
 A run never may end by a signal, by a sanitizer's report or not at all: that is a failure whatever else was expected.
 """
+import json
 import os
 import pathlib
 import re
@@ -63,6 +64,28 @@ def run(command, limit_seconds, stdin=b''):
         timed_out = True
     text = [b.decode('utf-8', 'replace').replace('\r', '') for b in (out, err)]
     return Outcome(process.returncode, text[0], text[1], time.monotonic() - start, timed_out)
+
+
+class Kvm:
+    """What this host's /dev/kvm can do, by gnomon's own self-test."""
+
+    def __init__(self, gnomon):
+        outcome = run([gnomon, 'exits', '--self-test', '--format', 'json'], 60)
+        test = json.loads(outcome.out)['self_test']
+        self.passed = {c['name'] for c in test['checks'] if c['passed']}
+        self.is_fit = test['passed']
+        self.why = ', '.join(c['name'] for c in test['checks'] if not c['passed']) or test['reason']
+
+    def lacks(self, source):
+        """Why an image cannot run here; None if it can. An image says what it needs in a line `KVM: long mode, HLT`; one that
+        says nothing needs a KVM that can do everything."""
+        found = re.search(r'^/\* KVM: (.*?) \*/', source.read_text(), re.M)
+        if self.is_fit:
+            return None
+        if not self.passed or not found:
+            return self.why
+        missing = [need for need in found[1].split(', ') if need not in self.passed]
+        return ', '.join(missing) if missing else None
 
 
 class Report:
