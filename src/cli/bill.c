@@ -9,7 +9,9 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cpu/vcpu.h"
+#include "engine/kvm/kvm.h"
 #include "paging/mmu.h"
+#include "report/measured.h"
 #include "vm/vm.h"
 
 unsigned bill_guest_levels(struct vm *vm)
@@ -62,10 +64,40 @@ static int collect(struct ledgers *l, const struct vm *vm, bool wants_regions)
 	return 0;
 }
 
+/* Under kvm nothing is priced: what was measured. */
+static int print_measured(struct vm *vm, const struct bill_order *order, FILE *f, struct error *e)
+{
+	struct kvm_statistic *statistics = calloc(KVM_STATISTICS_MAX, sizeof(*statistics));
+	struct ledgers ledgers;
+	struct error why = {0};
+	struct measured_input input = {
+		.engine = vm_config(vm)->engine,
+		.translation = kvm_paging_name(kvm_host_paging()),
+		.ledgers = ledgers.list,
+		.vcpu_count = vm_cpu_count(vm),
+		.host_ns = now_ns() - order->start_ns,
+		.peak_rss_bytes = peak_rss_bytes(),
+		.why_none = why.text,
+	};
+	if (!statistics || collect(&ledgers, vm, false)) {
+		free(statistics);
+		return error_set(e, -ENOMEM, "out of memory");
+	}
+	for (int event = 0; event < EVENT_COUNT; event++)
+		input.is_counted[event] = vm_counts(vm, (enum event)event);
+	if (!vm_kvm_statistics(vm, statistics, &input.statistic_count, &why))
+		input.statistics = statistics;
+	int r = report_write_measured(f, order->format, &input, e);
+	free(statistics);
+	return r;
+}
+
 static int print(struct vm *vm, const struct bill_order *order, bool wants_regions, FILE *f,
 		 struct error *e)
 {
 	struct ledgers ledgers;
+	if (!strcmp(vm_config(vm)->engine, "kvm"))
+		return print_measured(vm, order, f, e);
 	if (collect(&ledgers, vm, wants_regions))
 		return error_set(e, -ENOMEM, "out of memory");
 	struct clock *clock = vm_clock(vm);

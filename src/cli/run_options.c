@@ -490,13 +490,11 @@ static int check_combinations(const struct run_options *o, struct error *e)
 		return error_set(e, -EINVAL,
 				 "--snapshot: 'kvm' sees neither marks nor instruction counts; the "
 				 "monitor's 'snapshot' saves its machines");
-	if (is_kvm && (o->wants_report || o->folded_file || o->vm.trace_exits))
+	if (is_kvm && (o->folded_file || o->vm.trace_exits))
 		return error_set(e, -EINVAL,
 				 "--%s: 'kvm' does not see each exit; it goes with --engine interp "
 				 "or trans",
-				 o->wants_report  ? "report"
-				 : o->folded_file ? "folded"
-						  : "trace-exits");
+				 o->folded_file ? "folded" : "trace-exits");
 	if (o->format != BILL_TABLE && !o->wants_report)
 		return error_set(e, -EINVAL, "--format: there is no --report to format");
 	return 0;

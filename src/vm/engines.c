@@ -172,6 +172,13 @@ bool vm_counts(const struct vm *vm, enum event e)
 	return !is_hidden || !vm->mmus[0]->is_unmodelled;
 }
 
+int vm_kvm_statistics(struct vm *vm, struct kvm_statistic *out, unsigned *count, struct error *e)
+{
+	if (!is_kvm(vm))
+		return error_set(e, -EOPNOTSUPP, "the engine is '%s'", vm->config.engine);
+	return kvm_statistics_read(vm->engine, out, count, e);
+}
+
 /* The guest keeps the processor that it knows. --cpu says what it may need at most. */
 static int take_saved_model(struct vm *vm, struct error *e)
 {

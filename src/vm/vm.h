@@ -240,6 +240,10 @@ const struct ledger *vm_ledger(const struct vm *vm, unsigned i);
 /* Does the machine count this event? Otherwise its count in the ledger says nothing: an engine with
  * a TLB of its own does not know how often the processor's would have missed. */
 bool vm_counts(const struct vm *vm, enum event e);
+/* What the kernel counts of a machine under kvm, at most KVM_STATISTICS_MAX of them; -EOPNOTSUPP
+ * under other engines, or where the kernel has none to tell. */
+struct kvm_statistic;
+int vm_kvm_statistics(struct vm *vm, struct kvm_statistic *out, unsigned *count, struct error *e);
 struct memory *vm_memory(struct vm *vm);
 struct bus *vm_bus(struct vm *vm);
 struct clock *vm_clock(struct vm *vm);

@@ -87,7 +87,7 @@ struct kvm_statistic {
 	int exponent;	  /* value * base ^ exponent, in units */
 	unsigned base;	  /* 2 or 10 */
 	bool is_of_vm;	  /* the machine's, not a vcpu's */
-	uint64_t value;	  /* of a histogram: the sum of its buckets */
+	uint64_t value;	  /* of a histogram: how many samples it has */
 };
 
 /* The statistics of a machine of this engine (kvm_ops); *count of them. -EOPNOTSUPP where the

@@ -91,6 +91,11 @@ static void describe(const struct kvm_stats_desc *d, struct kvm_statistic *out)
 	out->unit = unit < ARRAY_COUNT(units) ? units[unit] : "unknown";
 	out->base = (d->flags & KVM_STATS_BASE_MASK) == KVM_STATS_BASE_POW2 ? 2 : 10;
 	out->exponent = d->exponent;
+	/* The unit is that of a histogram's buckets; what is summed up are the samples in them. */
+	if (type >= KVM_STATS_TYPE_LINEAR_HIST) {
+		out->unit = units[0];
+		out->exponent = 0;
+	}
 }
 
 static int read_value(const struct statistics_file *f, const struct kvm_stats_desc *d,
