@@ -37,6 +37,8 @@ static const char *const calls[] = {
 	"membarrier", "kill", "wait4", "waitid", "rt_sigtimedwait", "rt_sigpending", "getuid",
 	"geteuid", "getgid", "getegid", "getppid", "getpgrp", "uname", "select", "pselect6",
 	"epoll_wait", "epoll_pwait", "epoll_ctl",
+	/* kvm's deadline for each stretch of guest time */
+	"timer_create", "timer_settime", "timer_delete",
 	/* the translator's GS */
 	"arch_prctl", NULL};
 
@@ -108,6 +110,11 @@ static void collect(struct places *p, const struct session *s)
 		add(p, o->snapshot_base, LANDLOCK_READ);
 	if (o->restore)
 		add(p, o->restore, LANDLOCK_READ);
+	/* What the report says of the host's translation (engine/kvm/statistics.c). */
+	if (!strcmp(vm_config(s->vm)->engine, "kvm")) {
+		add(p, "/sys/module/kvm_intel/parameters/ept", LANDLOCK_READ);
+		add(p, "/sys/module/kvm_amd/parameters/npt", LANDLOCK_READ);
+	}
 	add_folder_of(p, o->snapshot, LANDLOCK_CHANGE);
 	add_folder_of(p, o->report_file, LANDLOCK_CHANGE);
 	add_folder_of(p, o->folded_file, LANDLOCK_CHANGE);
