@@ -98,8 +98,37 @@ static void add_sockets(struct places *p, const struct option_given *given)
 	}
 }
 
+/* The path of a device "vsock"; false if `device` is none. */
+static bool vsock_path(struct vm *vm, unsigned device, char path[PATH_MAX])
+{
+	const char *text;
+	if (strcmp(vm_device(vm, device, &text), "vsock"))
+		return false;
+	const char *at = strstr(text, "path=");
+	size_t length = at ? strcspn(at + 5, ",") : PATH_MAX;
+	if (length >= PATH_MAX)
+		return false;
+	memcpy(path, at + 5, length);
+	path[length] = 0;
+	return true;
+}
+
+/* A guest's connections to programs of the host are made when it asks for them. */
+static bool has_vsock(const struct session *s)
+{
+	char path[PATH_MAX];
+	for (unsigned i = 0; i < vm_device_count(s->vm); i++)
+		if (vsock_path(s->vm, i, path))
+			return true;
+	return false;
+}
+
 static void collect(struct places *p, const struct session *s)
 {
+	char path[PATH_MAX];
+	for (unsigned i = 0; i < vm_device_count(s->vm); i++)
+		if (vsock_path(s->vm, i, path))
+			add_folder_of(p, path, LANDLOCK_REMOVE);
 	const struct run_options *o = &s->options;
 	/* A reset loads them again. */
 	if (vm_config(s->vm)->kernel)
@@ -157,7 +186,8 @@ int session_enter_sandbox(struct session *s, struct error *e)
 	const struct sandbox box = {
 		.name = "gnomon",
 		.calls = calls,
-		.grants = SANDBOX_OPEN | SANDBOX_THREADS | SANDBOX_DEVICES,
+		.grants = SANDBOX_OPEN | SANDBOX_THREADS | SANDBOX_DEVICES |
+			  (has_vsock(s) ? SANDBOX_UNIX : 0),
 		.keeps_identity = true,
 		.keeps_dumps = true,
 		.mode = s->options.sandbox == SANDBOX_CHOICE_LOG ? SANDBOX_LOGS : SANDBOX_TELLS,

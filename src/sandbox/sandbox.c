@@ -114,6 +114,11 @@ static int allow_grants(scmp_filter_ctx f, unsigned grants)
 	for (size_t i = 0; !r && grants & SANDBOX_INTERNET && i < ARRAY_COUNT(families); i++)
 		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
 				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+	if (!r && grants & SANDBOX_UNIX)
+		r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+				     SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
+	if (!r && grants & SANDBOX_UNIX)
+		r = allow(f, "connect");
 	return r;
 }
 

@@ -19,6 +19,7 @@ enum sandbox_grant {
 	/* ioctl() of /dev/kvm's files, terminals and block devices, but none that types for the
 	 * person at the terminal. */
 	SANDBOX_DEVICES = 1 << 4,
+	SANDBOX_UNIX = 1 << 5, /* new unix sockets that connect */
 };
 
 /* What happens at a forbidden system call. */
