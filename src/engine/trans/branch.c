@@ -81,9 +81,9 @@ void emit_exit(struct work *w, uint64_t rip)
 static void translate_jcc(struct work *w)
 {
 	uint64_t target = branch_target(w->g);
-	flags_to_host(w);
+	unsigned condition = flags_want_condition(w, w->g->d.opcode & 15);
 	flags_leave(w);
-	uint8_t *taken = emit_jcc_forward(&w->e, w->g->d.opcode & 15);
+	uint8_t *taken = emit_jcc_forward(&w->e, condition);
 	emit_exit(w, branch_next(w->g));
 	if (is_linkable(w, target))
 		add_link(w, target, taken);
@@ -226,8 +226,7 @@ bool translate_branch(struct work *w)
 static void translate_inner_jcc(struct work *w)
 {
 	const struct guest_insn *g = w->g;
-	flags_to_host(w);
-	unsigned condition = (g->d.opcode & 15) ^ g->is_inverted;
+	unsigned condition = flags_want_condition(w, (g->d.opcode & 15) ^ g->is_inverted);
 	struct slow *s = add_slow(w, SLOW_SIDE, emit_jcc_forward(&w->e, condition));
 	s->rip = g->is_inverted ? branch_next(g) : branch_target(g);
 	s->rest = w->x->parts[g->part].rest;

@@ -145,6 +145,22 @@ void flags_to_frame(struct work *w)
 	w->flags = FLAGS_BOTH;
 }
 
+unsigned flags_want_condition(struct work *w, unsigned condition)
+{
+	/* O, B, E, BE, S, P: bits of the frame's two bytes. L and LE compare two. */
+	static const uint8_t masks[] = {1, FLAG_CF, FLAG_ZF, FLAG_ZF | FLAG_CF, FLAG_SF, FLAG_PF};
+	unsigned kind = condition >> 1;
+	if (w->flags != FLAGS_FRAME || kind >= ARRAY_COUNT(masks)) {
+		flags_to_host(w);
+		return condition;
+	}
+	struct host_memory byte = FRAME(flags);
+	byte.disp += kind != CONDITION_O >> 1;
+	emit_rm(&w->e, 0, 0xf6, 0, byte); /* test */
+	emit_byte(&w->e, masks[kind]);
+	return condition & 1 ? CONDITION_E : CONDITION_NE;
+}
+
 void flags_want(struct work *w, uint8_t wanted)
 {
 	if (!wanted || w->flags != FLAGS_FRAME)

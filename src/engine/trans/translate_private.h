@@ -111,6 +111,9 @@ void flags_to_host(struct work *w);
 /* The host has at least those in the mask for the next instruction: the carry alone, which INC, ADC
  * and their like want, is cheaper than all. Leaves T0 and T1 alone. */
 void flags_want(struct work *w, uint8_t wanted);
+/* The same for a condition, an opcode's low four bits. Returns the one to ask instead: where the
+ * flags are in the frame they may stay there, and the host's say how a test of them came out. */
+unsigned flags_want_condition(struct work *w, unsigned condition);
 /* The code that follows destroys the host's flags. */
 static inline void flags_lost(struct work *w)
 {
