@@ -40,14 +40,25 @@ class Outcome:
         return None
 
 
+ASSEMBLING = threading.Lock()
+
+
 def assemble(source, folder):
-    """An ELF32 Multiboot image; assembled as 64-bit objects so that one file can hold code of every mode."""
+    """An ELF32 Multiboot image; assembled as 64-bit objects so that one file can hold code of every mode. One that is there
+    already is taken: several tests at a time may want it."""
     base = folder / source.stem
+    with ASSEMBLING:
+        if not pathlib.Path(f'{base}.elf').exists():
+            build(source, base)
+    return pathlib.Path(f'{base}.elf')
+
+
+def build(source, base):
     subprocess.run(['gcc', '-m64', '-c', '-Wa,--fatal-warnings', '-o', f'{base}.o', source], check=True)
     subprocess.run(['ld', '-m', 'elf_x86_64', '-N', '--no-warn-rwx-segments', '-Ttext=0x100000', '-e', 'start',
                     '-o', f'{base}.elf64', f'{base}.o'], check=True)
-    subprocess.run(['objcopy', '-O', 'elf32-i386', f'{base}.elf64', f'{base}.elf'], check=True)
-    return pathlib.Path(f'{base}.elf')
+    subprocess.run(['objcopy', '-O', 'elf32-i386', f'{base}.elf64', f'{base}.elf.part'], check=True)
+    os.replace(f'{base}.elf.part', f'{base}.elf')
 
 
 def run(command, limit_seconds, stdin=b''):
