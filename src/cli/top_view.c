@@ -134,24 +134,40 @@ static double cost(const struct top_machine *m, enum event e)
 	       (double)m->now.frequency_hz;
 }
 
+/* A number, or that nobody knows it: never 0 for what is not counted. */
+static const char *known(char text[16], bool is_known, const char *format, double value)
+{
+	if (!is_known)
+		return "unavail.";
+	snprintf(text, 16, format, value);
+	return text;
+}
+
 static void print_machine(const struct top_view *v, const struct top_machine *m, FILE *f)
 {
-	char misses[32] = "unavailable";
-	double exits = 0, exit_cost = 0;
+	const struct machine_stat *s = &m->now;
+	char mips[16], exits[16], share[16], misses[16];
+	double exit_rate = 0, exit_cost = 0;
+	bool has_exits = false;
 	for (int e = event_first(GROUP_EXIT); e >= 0; e = event_next(e)) {
-		exits += rate(m, (enum event)e);
+		if (!s->is_counted[e])
+			continue;
+		has_exits = true;
+		exit_rate += rate(m, (enum event)e);
 		exit_cost += cost(m, (enum event)e);
 	}
-	if (m->now.is_counted[EVENT_TLB_MISS])
-		snprintf(misses, sizeof(misses), "%.0f", rate(m, EVENT_TLB_MISS));
-	fprintf(f, "%c%-19s %8lld %-7s %4u %8.1f %10.0f %7.2f%% %11s %-13.13s %s",
-		strcmp(v->selected, m->now.name) ? ' ' : '*', m->now.name, (long long)m->now.pid,
-		m->now.is_paused ? "paused" : "running", m->now.vcpu_count,
-		rate(m, EVENT_INSTRUCTION) / 1e6, exits, 100 * exit_cost, misses, m->now.mode,
-		m->now.paging);
-	if (!strncmp(m->now.paging, "adaptive", 8))
+	fprintf(f, "%c%-19s %8lld %-7s %4u %8s %10s %8s %10s %-13.13s %s",
+		strcmp(v->selected, s->name) ? ' ' : '*', s->name, (long long)s->pid,
+		s->is_paused ? "paused" : "running", s->vcpu_count,
+		known(mips, s->is_counted[EVENT_INSTRUCTION], "%.1f",
+		      rate(m, EVENT_INSTRUCTION) / 1e6),
+		known(exits, has_exits, "%.0f", exit_rate),
+		known(share, has_exits, "%.2f%%", 100 * exit_cost),
+		known(misses, s->is_counted[EVENT_TLB_MISS], "%.0f", rate(m, EVENT_TLB_MISS)),
+		s->mode, s->paging);
+	if (!strncmp(s->paging, "adaptive", 8))
 		fprintf(f, ", %llu switches",
-			(unsigned long long)stat_total(&m->now, EVENT_PAGING_SWITCH));
+			(unsigned long long)stat_total(s, EVENT_PAGING_SWITCH));
 	fputc('\n', f);
 }
 
@@ -247,7 +263,7 @@ void top_view_print(const struct top_view *v, FILE *f, unsigned row_count)
 	double total;
 	fprintf(f, "gnomon top: %u machine%s%s%s\n", v->count, v->count == 1 ? "" : "s",
 		v->message[0] ? "   " : "", v->message);
-	fprintf(f, " %-19s %8s %-7s %4s %8s %10s %8s %11s %-13s %s\n", "MACHINE", "PID", "STATE",
+	fprintf(f, " %-19s %8s %-7s %4s %8s %10s %8s %10s %-13s %s\n", "MACHINE", "PID", "STATE",
 		"CPUS", "MIPS", "EXITS/s", "COST", "TLBMISS/s", "NOW", "PAGING");
 	for (unsigned i = 0; i < v->count; i++)
 		print_machine(v, &v->machines[i], f);
