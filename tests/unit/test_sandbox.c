@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,6 +83,13 @@ static int do_code_later(void)
 static int do_socket(void)
 {
 	return socket(AF_INET, SOCK_STREAM, 0) < 0;
+}
+
+static int do_unix(void)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "/nowhere/at/all"};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	return fd < 0 || !connect(fd, (struct sockaddr *)&a, sizeof(a)) || errno != ENOENT;
 }
 
 static int do_fork(void)
@@ -153,6 +161,9 @@ static void test_calls(void **state)
 		{do_type_wide, SANDBOX_DEVICES, false},
 		{do_size, SANDBOX_DEVICES, true},
 		{do_size, 0, false},
+		{do_unix, SANDBOX_UNIX, true},
+		{do_unix, SANDBOX_OPEN, false},
+		{do_socket, SANDBOX_UNIX, false},
 	};
 	if (try_it(SANDBOX_TELLS, all, do_memory) == FAILED) {
 		print_message("skip: this kernel has no seccomp\n");
