@@ -180,21 +180,39 @@ static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
 
 /* The second dimension */
 
+/* Has the host's table the page of `at`, of size `shift`? NULL for what is not RAM. */
+static uint8_t *mapped_mark(const struct agile *a, gpa_t at, unsigned *shift)
+{
+	const struct shadow *s = &a->shadow.core;
+	uint64_t index = memory_page_index(s->mmu->memory, at);
+	if (index == MEMORY_NO_PAGE)
+		return NULL;
+	*shift = shadow_shift_at(s, gpa_gfn(at), s->page_shift_max);
+	return &a->touched[index & ~((BIT(*shift) >> PAGE_SHIFT) - 1)];
+}
+
+/* The exit that shadows a page finds it host memory, so it enters it into the host's table, too. */
+static void map_with_shadow(struct agile *a, gpa_t at)
+{
+	unsigned shift;
+	uint8_t *mark = mapped_mark(a, at, &shift);
+	if (!mark || *mark)
+		return;
+	*mark = 1;
+	ledger_charge(core_of(a)->mmu->ledger, EVENT_NESTED_FILL);
+}
+
 /* One location through the host's table. Its first touch is a violation, as under `nested`. */
 static void locate(struct agile *a, gpa_t at, struct host_walk *out)
 {
 	struct shadow *s = core_of(a);
 	struct mmu *mmu = s->mmu;
-	uint64_t index = memory_page_index(mmu->memory, at);
 	unsigned shift = PAGE_SHIFT;
-	if (index != MEMORY_NO_PAGE) {
-		shift = shadow_shift_at(s, gpa_gfn(at), s->page_shift_max);
-		uint64_t first = index & ~((BIT(shift) >> PAGE_SHIFT) - 1);
-		if (!a->touched[first]) {
-			a->touched[first] = 1;
-			shadow_charge_exit(s, EVENT_EXIT_NESTED_VIOLATION);
-			ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
-		}
+	uint8_t *mark = mapped_mark(a, at, &shift);
+	if (mark && !*mark) {
+		*mark = 1;
+		shadow_charge_exit(s, EVENT_EXIT_NESTED_VIOLATION);
+		ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
 	}
 	uint64_t base = align_up(mmu->memory->ram_bytes, BIT(30)) + POOL_ROOM;
 	unsigned last = (shift - PAGE_SHIFT) / 9 + 1;
@@ -340,6 +358,7 @@ static bool fill_shadow(struct agile *a, gva_t address, enum access_kind kind, e
 		shadow_charge_exit(s, outcome == SHADOW_EMULATE ? EVENT_EXIT_TABLE_WRITE
 								: EVENT_EXIT_PF_HIDDEN);
 		ledger_charge(mmu->ledger, EVENT_SHADOW_FILL);
+		map_with_shadow(a, r.gpa);
 		if (outcome == SHADOW_EMULATE)
 			shadow_emulate(&r, out);
 		else

@@ -113,6 +113,31 @@ static void written_tables_are_nested_again(void **state)
 	world_close(&l.w);
 }
 
+/* A page that a shadow's exit mapped is in the host's table when its table becomes nested. */
+static void what_was_shadowed_is_no_first_touch(void **state)
+{
+	struct lab l;
+	lab_open(&l, WORLD_4LEVEL);
+	map(&l, AT + 0x30000, PAGE + 0x30000, RW);
+	agile_start(&l);
+	uint64_t w = window(&l, AT, 1);
+	use(&l);
+	reads(&l, AT, PAGE);
+	mark(&l);
+	reads(&l, AT + 0x30000, PAGE + 0x30000);
+	counts(&l, EVENT_EXIT_PF_HIDDEN, 1);
+	counts(&l, EVENT_NESTED_FILL, 1);
+	for (uint64_t i = 1; i < 3; i++)
+		store_entry(&l, w + i * 8, PAGE | RW);
+	counts(&l, EVENT_PAGING_SWITCH, 1);
+	mmu_invlpg(l.mmu, gva(AT + 0x30000));
+	mark(&l);
+	reads(&l, AT + 0x30000, PAGE + 0x30000);
+	counts(&l, EVENT_EXIT_NESTED_VIOLATION, 0);
+	lab_stop(&l);
+	world_close(&l.w);
+}
+
 /* A written directory takes all below it along; each level of the switch has its number. */
 static void the_switch_may_be_at_any_level(void **state)
 {
@@ -142,6 +167,7 @@ int main(void)
 		cmocka_unit_test(new_tables_are_nested),
 		cmocka_unit_test(clean_tables_get_shadows),
 		cmocka_unit_test(written_tables_are_nested_again),
+		cmocka_unit_test(what_was_shadowed_is_no_first_touch),
 		cmocka_unit_test(the_switch_may_be_at_any_level),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
