@@ -147,6 +147,8 @@ static void write_common(struct virtio_pci *p, unsigned offset, unsigned size_by
 {
 	struct virtio_device *d = p->virtio;
 	unsigned width, field = field_of(offset, &width);
+	if (offset >= COMMON_END)
+		return;
 	if (field >= COMMON_QUEUE_DESC) {
 		if (offset % size_bytes == 0)
 			write_ring(p, offset, size_bytes, value);

@@ -2,6 +2,8 @@
  * for each device of the catalogue. */
 #include "virtio_world.h"
 
+#include "virtio/pci.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -486,6 +488,32 @@ static void test_features(void **state)
 	world_close(&w);
 }
 
+/* Behind the last register of the PCI transport's page there is nothing. */
+static void test_pci_registers_end(void **state)
+{
+	struct virtio_world w;
+	struct bus bus;
+	struct pci_host host;
+	struct virtio_pci pci;
+	world_open(&w, "rng", "");
+	bus_init(&bus);
+	assert_int_equal(pci_host_init(&host, (struct device_signal){0}, &bus, NULL), 0);
+	assert_int_equal(virtio_pci_init(&pci, w.device, 0, &host, 1, NULL), 0);
+	assert_int_equal(pci_host_assign(&host, NULL), 0);
+	gpa_t base = gpa(PLATFORM_PCI_MMIO_BASE);
+	assert_true(bus_mmio_write(&bus, 0, gpa(base.v + 0x20), 8, 0x123000));
+	assert_int_equal(virtio_ring(w.device, 0, VIRTIO_RING_DESC), 0x123000);
+	for (unsigned offset = 0x38; offset < 0x1000; offset += 4) {
+		bus_mmio_write(&bus, 0, gpa(base.v + offset), 4, 0x5a5a5a5a);
+		bus_mmio_write(&bus, 0, gpa(base.v + (offset & ~7u) + 8), 8, UINT64_MAX);
+	}
+	assert_int_equal(virtio_ring(w.device, 0, VIRTIO_RING_DESC), 0x123000);
+	assert_int_equal(virtio_ring(w.device, 0, VIRTIO_RING_DRIVER), 0);
+	assert_int_equal(virtio_ring(w.device, 0, VIRTIO_RING_DEVICE), 0);
+	assert_int_equal(w.device->state.status, 0);
+	world_close(&w);
+}
+
 /* ---- memory that somebody watches ---- */
 
 struct watched {
@@ -602,6 +630,7 @@ int main(void)
 		cmocka_unit_test(test_rings_outside_memory),
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_features),
+		cmocka_unit_test(test_pci_registers_end),
 		cmocka_unit_test(test_dma_is_seen),
 		cmocka_unit_test(test_read_only_memory),
 		cmocka_unit_test(test_saves_and_goes_on),
