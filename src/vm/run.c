@@ -24,6 +24,7 @@
 /* The host's files are looked at this often: soon again when there was something, rarely when not.
  */
 #define POLL_SOON_NS 50000u
+#define STEP_REAL_NS 1000000000u
 #define POLL_EVERY_NS 5000000u
 /* A guest that sleeps for years need not make us compute with the sum. */
 #define SLEEP_MAX_NS 3600000000000ull
@@ -252,8 +253,11 @@ static void step(struct vm *vm)
 	struct vm_exit exit = {.reason = EXIT_BUDGET};
 	/* Pausing asked for it; it would come before the instruction. */
 	vcpu_withdraw(&vm->vcpus[i], REQUEST_STOP);
+	/* A host that is busy may take its time over one instruction. */
+	uint64_t budget = is_virtual(vm) ? QUANTUM_SMP
+					 : clock_cycles_from_ns(&vm->clock, STEP_REAL_NS);
 	vm->engine_ops->single_step(vm->engine, i);
-	vm->engine_ops->run(vm->engine, i, now + QUANTUM_SMP, &exit);
+	vm->engine_ops->run(vm->engine, i, now + budget, &exit);
 	turn->time = clock_now(&vm->clock);
 	turn->is_halted = false;
 	if (exit.reason == EXIT_MARK)

@@ -299,6 +299,33 @@ static void test_endless_loop_ends_in_time(void **unused)
 	machine_close(&m);
 }
 
+static void test_steps_and_breakpoints(void **unused)
+{
+	static const uint8_t code[] = {0x40, 0x40, 0x40, 0x40, 0xf4}; /* inc eax ..., hlt */
+	struct machine m;
+
+	if (!machine_open(&m))
+		return;
+	start_flat(&m, code, sizeof(code));
+	kvm_ops.single_step(m.engine, 0);
+	run_ms(&m, 1000);
+	assert_int_equal(m.exit.reason, EXIT_STEPPED);
+	assert_int_equal(m.v.state.rip, CODE + 1);
+	assert_int_equal(kvm_ops.set_breakpoint(m.engine, gva(CODE + 3), true), 0);
+	run_ms(&m, 1000);
+	assert_int_equal(m.exit.reason, EXIT_BREAKPOINT);
+	assert_int_equal(m.v.state.rip, CODE + 3);
+	assert_int_equal(m.v.state.gpr[GPR_RAX], 3);
+	/* It is met once, and the run goes on behind it. */
+	run_ms(&m, 1000);
+	assert_int_equal(m.exit.reason, EXIT_HALT);
+	assert_int_equal(m.v.state.gpr[GPR_RAX], 4);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(kvm_ops.set_breakpoint(m.engine, gva(i), true), 0);
+	assert_int_equal(kvm_ops.set_breakpoint(m.engine, gva(9), true), -28);
+	machine_close(&m);
+}
+
 static void test_statistics(void **unused)
 {
 	static const uint8_t code[] = {0xe6, 0x80, 0xe4, 0x81, 0xf4}; /* out, in, hlt */
@@ -339,6 +366,7 @@ int main(void)
 		cmocka_unit_test(test_reset_state_is_taken),
 		cmocka_unit_test(test_writes_are_logged),
 		cmocka_unit_test(test_endless_loop_ends_in_time),
+		cmocka_unit_test(test_steps_and_breakpoints),
 		cmocka_unit_test(test_statistics),
 	};
 
