@@ -30,6 +30,17 @@ bool kvm_give_up(struct kvm_engine *k, struct vm_exit *exit, const char *format,
 	return false;
 }
 
+/* Was another vcpu sent something? This one may well wait for the answer. */
+static bool is_other_wanted(const struct kvm_engine *k, const struct kvm_vcpu *c)
+{
+	for (unsigned i = 0; i < k->config.vcpu_count; i++) {
+		struct vcpu *v = k->vcpus[i].v;
+		if (v != c->v && atomic_load_explicit(&v->requests, memory_order_relaxed))
+			return true;
+	}
+	return false;
+}
+
 /* After an access: a device may have armed a timer that is due before the turn's end, and
  * --unhandled=stop may have met something. */
 static bool look_at_bus(struct kvm_engine *k, struct kvm_vcpu *c, struct vm_exit *exit)
@@ -42,6 +53,8 @@ static bool look_at_bus(struct kvm_engine *k, struct kvm_vcpu *c, struct vm_exit
 		if (next < k->until)
 			k->until = next;
 	}
+	if (k->config.vcpu_count > 1 && is_other_wanted(k, c))
+		k->until = clock_now(k->config.clock);
 	if (!bus->stop_requested)
 		return true;
 	*exit = (struct vm_exit){.reason = EXIT_UNHANDLED, .text = bus->stop_text};
