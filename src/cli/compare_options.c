@@ -255,6 +255,9 @@ int compare_options_parse(struct compare_options *o, int argc, char **argv, stru
 		return error_set(e, -EINVAL,
 				 "--report: it goes with gnomon run; compare has "
 				 "--format and --out");
+	/* The best engine for a comparison is the only one. */
+	if (!strcmp(o->run.vm.engine, "auto"))
+		o->run.vm.engine = "interp";
 	if (strcmp(o->run.vm.engine, "interp") != 0)
 		return error_set(e, -EINVAL,
 				 "--engine: '%s' has a TLB of its own, behind which the strategies "
