@@ -180,6 +180,34 @@ static bool translate_from_segment(struct work *w)
 	return true;
 }
 
+/* Where the state has a control register that is just read; 0: it is not one of those. */
+static size_t control_offset(ZydisRegister r)
+{
+	switch (r) {
+	case ZYDIS_REGISTER_CR0: return offsetof(struct vcpu_state, cr0);
+	case ZYDIS_REGISTER_CR2: return offsetof(struct vcpu_state, cr2);
+	case ZYDIS_REGISTER_CR3: return offsetof(struct vcpu_state, cr3);
+	case ZYDIS_REGISTER_CR4: return offsetof(struct vcpu_state, cr4);
+	default: return 0;
+	}
+}
+
+/* MOV from a control register. */
+static bool translate_from_control(struct work *w)
+{
+	const ZydisDecodedOperand *to = &w->g->operands[0], *from = &w->g->operands[1];
+	struct emitter *e = &w->e;
+	if (!is_kernel(w) || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	    from->type != ZYDIS_OPERAND_TYPE_REGISTER || !control_offset(from->reg.value))
+		return false;
+	int guest = general_register(to->reg.value), host = host_register(guest);
+	emit_load(e, HOST_T0, FRAME(state));
+	emit_load(e, host < 0 ? HOST_T0 : (unsigned)host, at_t0(control_offset(from->reg.value)));
+	if (host < 0)
+		emit_store(e, home_of(guest), HOST_T0);
+	return true;
+}
+
 /* ---- division ---- */
 
 /* The divisor in a host register: a mapped guest's, or T0. */
@@ -246,7 +274,7 @@ bool translate_system(struct work *w)
 	case ZYDIS_MNEMONIC_CLAC: return translate_ac(w, false);
 	case ZYDIS_MNEMONIC_PUSHFQ: return translate_pushf(w);
 	case ZYDIS_MNEMONIC_SWAPGS: return translate_swapgs(w);
-	case ZYDIS_MNEMONIC_MOV: return translate_from_segment(w);
+	case ZYDIS_MNEMONIC_MOV: return translate_from_segment(w) || translate_from_control(w);
 	case ZYDIS_MNEMONIC_DIV: return translate_div(w, false);
 	case ZYDIS_MNEMONIC_IDIV: return translate_div(w, true);
 	default: return false;
