@@ -43,6 +43,7 @@ void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, 
 	e->guest_shift = page->guest_shift;
 	if (page->guest_shift > PAGE_SHIFT)
 		set(p->large_regions, address >> REGION_SHIFT);
+	p->has_large[address >> 63] |= page->guest_shift > PAGE_SHIFT;
 	p->has_huge[address >> 63] |= page->guest_shift > REGION_SHIFT;
 	if (!page->is_global)
 		p->tlb_local[slot / 64] |= BIT(slot % 64);
@@ -60,7 +61,7 @@ static void flush_tlb(struct space *p)
 		p->tlb_used[w] = p->tlb_local[w] = 0;
 	}
 	memset(p->large_regions, 0, sizeof(p->large_regions));
-	p->has_huge[0] = p->has_huge[1] = false;
+	p->has_large[0] = p->has_large[1] = p->has_huge[0] = p->has_huge[1] = false;
 }
 
 void space_flush_jumps(struct space *p)
@@ -72,7 +73,7 @@ void space_flush_jumps(struct space *p)
 	}
 	memset(p->code_pages, 0, sizeof(p->code_pages));
 	memset(p->code_regions, 0, sizeof(p->code_regions));
-	p->has_low_jumps = false;
+	p->has_jumps[0] = p->has_jumps[1] = false;
 }
 
 void space_flush(struct space *p)
@@ -107,9 +108,13 @@ static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 
 void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
 {
-	if (is_set(p->large_regions, address >> REGION_SHIFT) || p->has_huge[address >> 63])
+	unsigned half = address >> 63;
+	if (p->has_large[half] &&
+	    (is_set(p->large_regions, address >> REGION_SHIFT) || p->has_huge[half]))
 		drop_large(p, address);
 	empty_slot(p, space_slot(address));
+	if (!p->has_jumps[half])
+		return;
 	if (is_large_code ? is_set(p->code_regions, address >> REGION_SHIFT)
 			  : is_set(p->code_pages, address >> PAGE_SHIFT))
 		drop_jumps(p, address, is_large_code ? REGION_SHIFT : PAGE_SHIFT);
@@ -122,7 +127,7 @@ void space_drop_local(struct space *p, bool drops_code)
 			empty_slot(p, w * 64 + (unsigned)__builtin_ctzll(local));
 		p->tlb_local[w] = 0;
 	}
-	if (drops_code || p->has_low_jumps)
+	if (drops_code || p->has_jumps[0])
 		space_flush_jumps(p);
 }
 

@@ -50,8 +50,9 @@ struct space {
 	uint64_t code_pages[SPACE_CODE_BITS / 64];	  /* pages that jump_rip may name, hashed */
 	uint64_t code_regions[SPACE_CODE_BITS / 64];	  /* their 2 MiB, hashed */
 	uint64_t large_regions[SPACE_CODE_BITS / 64];	  /* 2 MiB with entries of large pages */
-	bool has_huge[2];				  /* of larger ones than that, by half */
-	bool has_low_jumps;
+	bool has_large[2]; /* any entries of large pages, by half of the address space */
+	bool has_huge[2];  /* of larger ones than 2 MiB */
+	bool has_jumps[2];
 	uint64_t cr3; /* of a user's space */
 	uint64_t last_use;
 	bool is_valid; /* has a space, user's ones */
@@ -118,7 +119,7 @@ static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *
 		p->code_pages[page / 64] |= BIT(page % 64);
 		p->code_regions[region / 64] |= BIT(region % 64);
 	}
-	p->has_low_jumps |= !(rip >> 63);
+	p->has_jumps[rip >> 63] = p->has_jumps[(rip + INSN_BYTES_MAX - 1) >> 63] = true;
 }
 
 static inline void space_forget(struct space *p, uint64_t rip)
