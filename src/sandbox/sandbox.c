@@ -147,12 +147,15 @@ static int filter(const struct sandbox *s)
 	return r;
 }
 
+/* With another identity the kernel forgets that the process is to die with its parent. */
 static int drop_root(void)
 {
+	int with_parent = 0;
 	if (geteuid() != 0)
 		return 0;
-	if (setgroups(0, NULL) || setresgid(NOBODY, NOBODY, NOBODY) ||
-	    setresuid(NOBODY, NOBODY, NOBODY))
+	if (prctl(PR_GET_PDEATHSIG, &with_parent, 0, 0, 0) || setgroups(0, NULL) ||
+	    setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY) ||
+	    prctl(PR_SET_PDEATHSIG, with_parent, 0, 0, 0))
 		return -errno;
 	return 0;
 }
