@@ -4,10 +4,13 @@
  * machine goes on.
  */
 #include <errno.h>
+#include <libgen.h>
 #include <libnbd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "block/block_private.h"
@@ -102,6 +105,19 @@ static int start_server(struct block *b, const struct block_config *c, struct er
 	return 0;
 }
 
+/* libnbd keeps the socket's name, in a folder of its own, until the end; by then we may no longer
+ * be allowed to remove it. Nobody else shall connect, so it goes at once. */
+static void remove_socket(struct nbd_handle *h)
+{
+	struct sockaddr_un a = {0};
+	socklen_t size = sizeof(a) - 1;
+	if (getpeername(nbd_aio_get_fd(h), (struct sockaddr *)&a, &size) ||
+	    a.sun_family != AF_UNIX || !a.sun_path[0])
+		return;
+	unlink(a.sun_path);
+	rmdir(dirname(a.sun_path));
+}
+
 static int nbd_open_image(struct block *b, const struct block_config *c, struct error *e)
 {
 	b->nbd = nbd_create();
@@ -110,6 +126,7 @@ static int nbd_open_image(struct block *b, const struct block_config *c, struct 
 	int r = start_server(b, c, e);
 	if (r)
 		return r;
+	remove_socket(b->nbd);
 	int64_t size = nbd_get_size(b->nbd);
 	if (size <= 0 || size % 512)
 		return error_set(e, -EINVAL, "'%s' is a disk of %lld bytes, not a multiple of 512",

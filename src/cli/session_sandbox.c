@@ -25,9 +25,9 @@ static const char *const calls[] = {
 	/* disks, snapshots, reports */
 	"pwrite64", "preadv", "pwritev", "preadv2", "pwritev2", "fsync", "fdatasync", "fallocate",
 	"ftruncate", "newfstatat", "stat", "lstat", "statx", "access", "faccessat", "faccessat2",
-	"rename", "renameat", "renameat2", "unlink", "unlinkat", "getdents64", "getcwd", "readlink",
-	"fadvise64", "copy_file_range", "io_uring_enter", "flock", "fcntl", "dup", "msync",
-	"mincore",
+	"rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "getdents64", "getcwd",
+	"readlink", "fadvise64", "copy_file_range", "io_uring_enter", "flock", "fcntl", "dup",
+	"msync", "mincore",
 	/* sockets that listen already: monitor, gdb, control, consoles */
 	"accept4", "accept", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown",
 	"recvmmsg", "sendmmsg",
