@@ -111,6 +111,15 @@ static void *thread(void *opaque)
 	return opaque;
 }
 
+/* A sanitizer does more at a thread's birth than a filter for programs lets it. */
+#if defined(__SANITIZE_ADDRESS__)
+#define IS_SANITIZED true
+#elif defined(__has_feature)
+#define IS_SANITIZED __has_feature(address_sanitizer)
+#else
+#define IS_SANITIZED false
+#endif
+
 static int do_thread(void)
 {
 	static int mark;
@@ -170,6 +179,8 @@ static void test_calls(void **state)
 		skip();
 	}
 	for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+		if (IS_SANITIZED && cases[i].what == do_thread)
+			continue;
 		int code = try_it(SANDBOX_TELLS, cases[i].grants, cases[i].what);
 		if (code != (cases[i].is_allowed ? 0 : TOLD))
 			fail_msg("case %zu ended with %d", i, code);
