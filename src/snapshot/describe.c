@@ -69,11 +69,11 @@ static void describe_text(const struct snapshot *s, bool is_verified, FILE *f)
 			boot_format_name(m->kernel_format));
 	for (unsigned i = 0; i < m->initrd_count; i++)
 		fprintf(f, "    with        %s\n", m->initrds[i]);
-	for (unsigned i = 0; i < m->device_count; i++)
-		fprintf(f, "    device      %s%s%s\n", m->devices[i].kind,
-			*m->devices[i].text ? "," : "", m->devices[i].text);
 	if (m->kernel)
 		fprintf(f, "    and         \"%s\"\n", m->append);
+	for (unsigned i = 0; i < m->device_count; i++)
+		fprintf(f, "  device        %s%s%s\n", m->devices[i].kind,
+			*m->devices[i].text ? "," : "", m->devices[i].text);
 	if (s->base)
 		fprintf(f, "  difference    %" PRIu64 " pages from %s (%s)\n",
 			part[PART_PAGES].size_bytes / 8, s->base->path, s->base->id);
