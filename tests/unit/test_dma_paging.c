@@ -2,7 +2,7 @@
  * A device writes into a page that the guest uses as a page table, while another space runs: every
  * strategy that keeps shadows must know when the space comes back, as it does for a guest's own
  * writes. The control is the same write behind everybody's back: the strategies that watch are then
- * wrong, so the test can fail.
+ * wrong, so the test can fail. (Not in hard mode, which throws shadows away too soon to be stale.)
  */
 #include "paging_world.h"
 
@@ -94,7 +94,11 @@ static void test_dma_into_a_table(void **state)
 			fail_msg("%s did not see the device's write", strategies[i]);
 		wrong_when_not_told += after_change(strategies[i], false) != PAGE_B;
 	}
+#ifdef GNOMON_HARD
+	(void)wrong_when_not_told;
+#else
 	assert_true(wrong_when_not_told > 0);
+#endif
 }
 
 int main(void)
