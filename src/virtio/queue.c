@@ -132,24 +132,32 @@ const uint8_t *indirect_table(const struct virtq *q, uint64_t address, uint32_t 
 
 /* ---- copying ---- */
 
+/* What of a segment lies at `*offset` and behind, `left` bytes at most; maybe nothing. The offset
+ * becomes the next segment's. */
+static struct iovec cut(const struct virtq_segment *s, uint64_t *offset, uint64_t left)
+{
+	struct iovec piece = {s->host, 0};
+	if (*offset >= s->size_bytes) {
+		*offset -= s->size_bytes;
+		return piece;
+	}
+	uint64_t here = s->size_bytes - *offset;
+	piece = (struct iovec){s->host + *offset, here < left ? here : left};
+	*offset = 0;
+	return piece;
+}
+
 /* Pieces of `count` bytes from `offset` on, of `segment_count` segments. */
 static unsigned pieces_of(const struct virtq_segment *s, unsigned segment_count, uint64_t offset,
 			  uint64_t count, struct iovec *pieces, uint64_t *total)
 {
 	unsigned n = 0;
 	uint64_t sum = 0;
-	for (unsigned i = 0; i < segment_count && count; i++) {
-		if (offset >= s[i].size_bytes) {
-			offset -= s[i].size_bytes;
-			continue;
-		}
-		uint64_t here = s[i].size_bytes - offset;
-		if (here > count)
-			here = count;
-		pieces[n++] = (struct iovec){s[i].host + offset, here};
-		offset = 0;
-		count -= here;
-		sum += here;
+	for (unsigned i = 0; i < segment_count && sum < count; i++) {
+		struct iovec piece = cut(&s[i], &offset, count - sum);
+		if (piece.iov_len)
+			pieces[n++] = piece;
+		sum += piece.iov_len;
 	}
 	if (total)
 		*total = sum;
@@ -173,17 +181,9 @@ uint64_t virtq_read(const struct virtq_chain *c, uint64_t offset, void *bytes, u
 	uint8_t *to = bytes;
 	uint64_t done = 0;
 	for (unsigned i = 0; i < c->out_count && done < count; i++) {
-		const struct virtq_segment *s = &c->segments[i];
-		if (offset >= s->size_bytes) {
-			offset -= s->size_bytes;
-			continue;
-		}
-		uint64_t here = s->size_bytes - offset;
-		if (here > count - done)
-			here = count - done;
-		memcpy(to + done, s->host + offset, here);
-		done += here;
-		offset = 0;
+		struct iovec piece = cut(&c->segments[i], &offset, count - done);
+		memcpy(to + done, piece.iov_base, piece.iov_len);
+		done += piece.iov_len;
 	}
 	return done;
 }
@@ -195,18 +195,14 @@ static uint64_t put(const struct virtq *q, const struct virtq_chain *c, uint64_t
 	uint64_t done = 0;
 	for (unsigned i = 0; i < c->in_count && done < count; i++) {
 		const struct virtq_segment *s = &c->segments[c->out_count + i];
-		if (offset >= s->size_bytes) {
-			offset -= s->size_bytes;
+		struct iovec piece = cut(s, &offset, count - done);
+		if (!piece.iov_len)
 			continue;
-		}
-		uint64_t here = s->size_bytes - offset;
-		if (here > count - done)
-			here = count - done;
 		if (from)
-			memcpy(s->host + offset, from + done, here);
-		memory_notify_range(q->memory, gpa(s->address.v + offset), here);
-		done += here;
-		offset = 0;
+			memcpy(piece.iov_base, from + done, piece.iov_len);
+		uint64_t start = (uint64_t)((uint8_t *)piece.iov_base - s->host);
+		memory_notify_range(q->memory, gpa(s->address.v + start), piece.iov_len);
+		done += piece.iov_len;
 	}
 	return done;
 }
