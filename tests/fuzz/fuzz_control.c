@@ -3,67 +3,25 @@
  * machine that does not run. The first byte chooses between raw bytes and lines built around a
  * command, so that mutations reach the commands and not only the JSON.
  */
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "control/control.h"
-#include "vm/poller.h"
-#include "vm/vm.h"
+
+#include "socket.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static struct vm *make_machine(void)
-{
-	static const uint8_t program[512] = {0xf4, [510] = 0x55, [511] = 0xaa};
-	static char file[] = "/tmp/gnomon-fuzz-XXXXXX"; /* the configuration borrows it */
-	int fd = mkstemp(file);
-	if (fd < 0 || write(fd, program, sizeof(program)) != sizeof(program))
-		abort();
-	close(fd);
-	struct vm_config config;
-	struct vm *vm;
-	struct error e = {0};
-	vm_config_defaults(&config);
-	config.kernel = file;
-	config.kernel_format = BOOT_FORMAT_RAW;
-	config.memory_bytes = 2 << 20;
-	if (vm_create(&vm, &config, &e)) {
-		fprintf(stderr, "%s\n", e.text);
-		abort();
-	}
-	unlink(file);
-	return vm;
-}
 
 static void stop(void *opaque, bool is_at_once)
 {
 }
 
-static int connect_to(const char *path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)))
-		abort();
-	return fd;
-}
-
 static void say(struct vm *vm, int fd, const void *bytes, size_t size)
 {
-	uint8_t answer[4096];
 	if (size && send(fd, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
 		for (unsigned i = 0; i < 8 && poller_wait(vm_poller(vm), 0); i++)
-			while (recv(fd, answer, sizeof(answer), MSG_DONTWAIT) > 0)
-				;
+			drain(fd);
 }
 
 /* A command with the input as the value of its field. Snapshots go where nothing can be made. */
@@ -101,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static char path[64] = "/tmp/gnomon-fuzz-XXXXXX";
 	struct error e = {0};
 	if (!vm) {
-		vm = make_machine();
+		vm = make_machine(1);
 		if (!mkdtemp(path))
 			abort();
 		strcat(path, "/s");

@@ -26,7 +26,8 @@
 #include "device/pvpanic.h"
 #include "device/rtc.h"
 #include "device/uart.h"
-#include "state/state.h"
+
+#include "devices.h"
 
 #define VCPUS 2
 #define DEVICES_MAX 32
@@ -60,12 +61,6 @@ struct machine {
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(bool is_true)
-{
-	if (!is_true)
-		abort();
-}
 
 static void count_bytes(void *opaque, const uint8_t *bytes, size_t count)
 {
@@ -172,61 +167,6 @@ static void make_machine(struct machine *m)
 	add(m, &m->acpi_pm.device);
 	add(m, &m->legacy.device);
 	make_card(m);
-}
-
-static struct state_writer *save(struct machine *m)
-{
-	struct state_writer *w = NULL;
-	must(!state_buffer_create(&w));
-	for (unsigned i = 0; i < m->device_count; i++)
-		device_save(m->devices[i], w);
-	return w;
-}
-
-/* Whatever the guest did, its state can be saved, loaded, and saved to the same bytes. */
-static void save_load_save(struct machine *m)
-{
-	size_t n, again;
-	struct state_writer *w = save(m);
-	const uint8_t *bytes = state_buffer_bytes(w, &n);
-	struct state_reader *r = NULL;
-	must(!state_reader_create(&r, bytes, n, NULL));
-	for (unsigned i = 0; i < m->device_count; i++) {
-		struct error e = {0};
-		if (device_load(m->devices[i], r, &e))
-			fprintf(stderr, "%s\n", e.text);
-		must(!e.code);
-	}
-	struct state_writer *v = save(m);
-	const uint8_t *copy = state_buffer_bytes(v, &again);
-	for (size_t i = 0; i < n; i++)
-		if (bytes[i] != copy[i]) {
-			fprintf(stderr, "saved state differs at byte %zu\n", i);
-			abort();
-		}
-	must(n == again);
-	state_reader_destroy(r);
-	state_writer_destroy(v);
-	state_writer_destroy(w);
-}
-
-/* Bytes that no run has made: refused or taken, never worse. */
-static void load_damaged(struct machine *m, uint64_t where, uint8_t value)
-{
-	size_t n;
-	struct state_writer *w = save(m);
-	const uint8_t *bytes = state_buffer_bytes(w, &n);
-	uint8_t *copy = malloc(n);
-	struct state_reader *r = NULL;
-	must(copy != NULL);
-	memcpy(copy, bytes, n);
-	copy[where % n] = value;
-	if (!state_reader_create(&r, copy, n, NULL))
-		for (unsigned i = 0; i < m->device_count; i++)
-			device_load(m->devices[i], r, NULL);
-	state_reader_destroy(r);
-	free(copy);
-	state_writer_destroy(w);
 }
 
 static const uint64_t mmio_bases[] = {PLATFORM_LAPIC_BASE,	   PLATFORM_IOAPIC_BASE,
@@ -339,9 +279,9 @@ static void run_operation(struct machine *m, const uint8_t *op)
 	case 14: bus_msi_send(&m->bus, PLATFORM_LAPIC_BASE + op[2], op[3] | op[4] << 8); break;
 	default:
 		if (op[1] & 1)
-			save_load_save(m);
+			devices_save_load_save(m->devices, m->device_count);
 		else
-			load_damaged(m, value >> 8, op[1]);
+			devices_load_damaged(m->devices, m->device_count, value >> 8, op[1]);
 	}
 }
 
@@ -352,7 +292,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	make_machine(m);
 	for (size_t at = 0; at + 8 <= size && at < 8 * OPERATIONS_MAX; at += 8)
 		run_operation(m, data + at);
-	save_load_save(m);
+	devices_save_load_save(m->devices, m->device_count);
 	for (unsigned i = 0; i < FIRES_MAX && clock_next_deadline(&m->clock) != CLOCK_NEVER; i++) {
 		if (clock_next_deadline(&m->clock) > m->clock.now_cycles)
 			clock_set(&m->clock, clock_next_deadline(&m->clock));

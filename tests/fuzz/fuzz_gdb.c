@@ -2,65 +2,16 @@
  * gdb's remote protocol: bytes of a hostile debugger, through the socket and every command, against
  * a machine that does not run. What is found is a crash or a sanitizer's report.
  */
-#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#include <stdio.h>
 
 #include "debug/gdb.h"
 #include "debug/gdb_packet.h"
-#include "vm/poller.h"
-#include "vm/vm.h"
+
+#include "socket.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static struct vm *make_machine(void)
-{
-	static const uint8_t program[512] = {0xf4, [510] = 0x55, [511] = 0xaa};
-	static char file[] = "/tmp/gnomon-fuzz-XXXXXX"; /* the configuration borrows it */
-	int fd = mkstemp(file);
-	if (fd < 0 || write(fd, program, sizeof(program)) != sizeof(program))
-		abort();
-	close(fd);
-	struct vm_config config;
-	struct vm *vm;
-	struct error e = {0};
-	vm_config_defaults(&config);
-	config.kernel = file;
-	config.kernel_format = BOOT_FORMAT_RAW;
-	config.memory_bytes = 2 << 20;
-	config.cpu_count = 2;
-	if (vm_create(&vm, &config, &e)) {
-		fprintf(stderr, "%s\n", e.text);
-		abort();
-	}
-	unlink(file);
-	return vm;
-}
-
-static int connect_to(const char *path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	strncpy(a.sun_path, path, sizeof(a.sun_path) - 1);
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)))
-		abort();
-	return fd;
-}
-
-static void drain(int fd)
-{
-	uint8_t bytes[4096];
-	while (recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-		;
-}
 
 static void say(struct vm *vm, int fd, const void *bytes, size_t size)
 {
@@ -100,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	has_folder = true;
 	if (!shared)
-		shared = make_machine();
+		shared = make_machine(2);
 	vm = shared;
 	static struct gdb *server;
 	snprintf(path, sizeof(path), "%s/gdb", folder);

@@ -17,9 +17,10 @@
 
 #include "clock/clock.h"
 #include "memory/memory.h"
-#include "state/state.h"
 #include "virtio/mmio.h"
 #include "virtio/pci.h"
+
+#include "devices.h"
 
 #define RAM_BYTES (256u << 10)
 #define OPERATIONS_MAX 512
@@ -55,12 +56,6 @@ static const struct {
 	     {"vsock", "path=/tmp/gnomon-fuzz-%d"}};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(bool is_true)
-{
-	if (!is_true)
-		abort();
-}
 
 static void line_set(void *opaque, unsigned number, bool level)
 {
@@ -157,56 +152,6 @@ static void make_machine(struct machine *m, uint8_t choice)
 }
 
 /* ---- saving ---- */
-
-static struct state_writer *save(struct machine *m)
-{
-	struct state_writer *w = NULL;
-	must(!state_buffer_create(&w));
-	virtio_drain(m->virtio);
-	for (unsigned i = 0; i < m->device_count; i++)
-		device_save(m->devices[i], w);
-	return w;
-}
-
-static void save_load_save(struct machine *m)
-{
-	size_t n, again;
-	struct state_writer *w = save(m);
-	const uint8_t *bytes = state_buffer_bytes(w, &n);
-	struct state_reader *r = NULL;
-	must(!state_reader_create(&r, bytes, n, NULL));
-	for (unsigned i = 0; i < m->device_count; i++) {
-		struct error e = {0};
-		if (device_load(m->devices[i], r, &e))
-			fprintf(stderr, "%s\n", e.text);
-		must(!e.code);
-	}
-	struct state_writer *v = save(m);
-	const uint8_t *copy = state_buffer_bytes(v, &again);
-	must(n == again && !memcmp(bytes, copy, n));
-	state_reader_destroy(r);
-	state_writer_destroy(v);
-	state_writer_destroy(w);
-}
-
-static void load_damaged(struct machine *m, uint64_t where, uint8_t value)
-{
-	size_t n;
-	struct state_writer *w = save(m);
-	const uint8_t *bytes = state_buffer_bytes(w, &n);
-	uint8_t *copy = malloc(n);
-	struct state_reader *r = NULL;
-	must(copy != NULL);
-	memcpy(copy, bytes, n);
-	copy[where % n] = value;
-	if (!state_reader_create(&r, copy, n, NULL))
-		for (unsigned i = 0; i < m->device_count; i++)
-			if (device_load(m->devices[i], r, NULL))
-				break;
-	state_reader_destroy(r);
-	free(copy);
-	state_writer_destroy(w);
-}
 
 /* ---- the driver ---- */
 
@@ -327,10 +272,11 @@ static void run_operation(struct machine *m, const uint8_t *op)
 	case 13: pass_time(m); break;
 	case 14: device_reset(m->devices[op[1] % m->device_count]); break;
 	default:
+		virtio_drain(m->virtio); /* as a machine does before it saves */
 		if (op[1] & 1)
-			save_load_save(m);
+			devices_save_load_save(m->devices, m->device_count);
 		else
-			load_damaged(m, value >> 8, op[1]);
+			devices_load_damaged(m->devices, m->device_count, value >> 8, op[1]);
 	}
 }
 
@@ -342,7 +288,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	set_up(m, size > 1 ? (uint64_t)(data[1] & 7) << 28 | (uint64_t)(data[1] & 8) << 31 : 0);
 	for (size_t at = 2; at + 8 <= size && at < 8 * OPERATIONS_MAX; at += 8)
 		run_operation(m, data + at);
-	save_load_save(m);
+	virtio_drain(m->virtio);
+	devices_save_load_save(m->devices, m->device_count);
 	for (unsigned i = 0; i < FIRES_MAX && clock_next_deadline(&m->clock) != CLOCK_NEVER; i++)
 		pass_time(m);
 	for (unsigned i = 0; i < m->device_count; i++)
