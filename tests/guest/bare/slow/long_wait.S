@@ -1,47 +1,12 @@
 /* EXPECT: 33 "AB" --timeout 60 */
 /* KVM: protected mode, long mode, ports */
 /* 64-bit code that waits for a second of the PM timer and then has its registers and an MSR as before: to be saved meanwhile. */
-#include "../bare.inc"
-	.set PML4, 0x200000
+#include "../long.inc"
 	.set PM_TIMER, 0x608
 	.set PM_HZ, 3579545
 test:
-	mov edi, PML4
-	mov ecx, 3 * 1024
-	xor eax, eax
-	rep stosd
-	mov dword ptr [PML4], PML4 + 0x1003
-	mov dword ptr [PML4 + 0x1000], PML4 + 0x2003
-	mov dword ptr [PML4 + 0x2000], 0x83
-	mov dword ptr [PML4 + 0x2008], 0x200083
-	mov eax, cr4
-	or eax, 0x20
-	mov cr4, eax
-	mov eax, PML4
-	mov cr3, eax
-	mov ecx, 0xc0000080
-	rdmsr
-	or eax, 0x100
-	wrmsr
-	mov eax, cr0
-	or eax, 0x80010000
-	mov cr0, eax
-	lgdt [gdt_pointer]
-	jmp 8:in_long_mode
-	.align 8
-gdt:
-	.quad 0
-	.quad 0x00af9a000000ffff
-	.quad 0x00cf92000000ffff
-gdt_pointer:
-	.word 3 * 8 - 1
-	.long gdt
-	.code64
-in_long_mode:
-	mov eax, 0x10
-	mov ds, eax
-	mov ss, eax
-	lea rsp, [stack_top]
+	make_tables
+	enter_long_mode
 	mov al, 'A'
 	mov dx, COM1
 	out dx, al
