@@ -105,6 +105,13 @@ class Report:
     def __init__(self):
         self.lock = threading.Lock()
         self.failed = 0
+        self.lines = 0
+
+    def exit_code(self, only=None):
+        """Of a runner that ran what has `only` in its name: to have run nothing is no success."""
+        if only and not self.lines:
+            self.fail(only, '--only: no test has that in its name')
+        return 1 if self.failed else 0
 
     def ok(self, name, seconds=None):
         self.line(f'ok {name}' + (f' ({seconds:.1f} s)' if seconds is not None else ''))
@@ -122,6 +129,7 @@ class Report:
 
     def line(self, text):
         with self.lock:
+            self.lines += 1
             print(text, flush=True)
 
 
