@@ -1,7 +1,10 @@
 /*
  * Raw images through io_uring: reads, writes and flushes without a system call's wait. What the
- * kernel does in part, or asks to be done again, is finished here and now; what it has no operation
- * for is done by block_do().
+ * kernel does in part, or asks to be done again, is finished here and now; so is what it does not
+ * take at all, and what it has no operation for. No request waits for a later one.
+ *
+ * A ring carries out whatever it is asked to, past the sandbox's list of system calls. This one is
+ * restricted to the operations below before its first.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -20,17 +23,40 @@ struct block_uring {
 	bool has_ring;
 };
 
+/* Plain calls: Debian 12's liburing declares functions for them that it does not export. */
+static int restrict_and_enable(struct io_uring *ring)
+{
+	static const uint8_t operations[] = {IORING_OP_NOP, IORING_OP_READV, IORING_OP_WRITEV,
+					     IORING_OP_FSYNC};
+	struct io_uring_restriction only[ARRAY_COUNT(operations)] = {0};
+	for (size_t i = 0; i < ARRAY_COUNT(operations); i++) {
+		only[i].opcode = IORING_RESTRICTION_SQE_OP;
+		only[i].sqe_op = operations[i];
+	}
+	int r = io_uring_register(ring->ring_fd, IORING_REGISTER_RESTRICTIONS, only,
+				  ARRAY_COUNT(only));
+	return r ? r : io_uring_register(ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+}
+
+static int open_ring(struct block_uring *u)
+{
+	u->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (u->fd < 0)
+		return -errno;
+	int r = io_uring_queue_init(BLOCK_IN_FLIGHT_MAX, &u->ring, IORING_SETUP_R_DISABLED);
+	u->has_ring = !r;
+	if (!r)
+		r = io_uring_register_eventfd(&u->ring, u->fd);
+	return r ? r : restrict_and_enable(&u->ring);
+}
+
 int block_uring_create(struct block_uring **out, struct block *b, struct error *e)
 {
 	struct block_uring *u = calloc(1, sizeof(*u));
 	if (!u)
 		return error_set(e, -ENOMEM, "out of memory");
 	u->block = b;
-	u->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int r = u->fd < 0 ? -errno : io_uring_queue_init(BLOCK_IN_FLIGHT_MAX, &u->ring, 0);
-	u->has_ring = !r;
-	if (!r)
-		r = io_uring_register_eventfd(&u->ring, u->fd);
+	int r = open_ring(u);
 	if (r) {
 		block_uring_destroy(u);
 		return error_set(e, r, "the host gives no io_uring (%s); aio=threads works without",
@@ -67,14 +93,13 @@ static void finish_here(struct block_uring *u, struct block_request *r, int resu
 	(void)ignored;
 }
 
-static bool prepare(struct block_uring *u, struct block_request *r)
+/* NULL if the kernel has no operation for it, or no place. */
+static struct io_uring_sqe *prepare(struct block_uring *u, struct block_request *r)
 {
 	int fd = u->block->fd;
-	if (r->op > BLOCK_FLUSH)
-		return false;
-	struct io_uring_sqe *s = io_uring_get_sqe(&u->ring);
+	struct io_uring_sqe *s = r->op <= BLOCK_FLUSH ? io_uring_get_sqe(&u->ring) : NULL;
 	if (!s)
-		return false;
+		return NULL;
 	if (r->op == BLOCK_READ)
 		io_uring_prep_readv(s, fd, r->pieces, r->piece_count, r->offset);
 	else if (r->op == BLOCK_WRITE)
@@ -82,7 +107,20 @@ static bool prepare(struct block_uring *u, struct block_request *r)
 	else
 		io_uring_prep_fsync(s, fd, IORING_FSYNC_DATASYNC);
 	io_uring_sqe_set_data(s, r);
-	return true;
+	return s;
+}
+
+/* What the kernel did not take (it has no memory, or it is told to wait) is in the ring and cannot
+ * be called back: it becomes nothing, which goes along with a later request. */
+static bool was_taken(struct block_uring *u, struct io_uring_sqe *s)
+{
+	while (io_uring_submit(&u->ring) == -EINTR)
+		;
+	if (!io_uring_sq_ready(&u->ring))
+		return true;
+	io_uring_prep_nop(s);
+	io_uring_sqe_set_data(s, NULL);
+	return false;
 }
 
 void block_uring_submit(struct block_uring *u, struct block_request *r)
@@ -92,14 +130,9 @@ void block_uring_submit(struct block_uring *u, struct block_request *r)
 		finish_here(u, r, result);
 		return;
 	}
-	if (!prepare(u, r)) {
+	struct io_uring_sqe *s = prepare(u, r);
+	if (!s || !was_taken(u, s))
 		finish_here(u, r, u->block->ops->execute(u->block, r));
-		return;
-	}
-	/* What cannot be submitted now stays in the ring, and goes with the next. */
-	do
-		result = io_uring_submit(&u->ring);
-	while (result == -EINTR);
 }
 
 /* What is left after `done` bytes. */
@@ -156,6 +189,8 @@ unsigned block_uring_reap(struct block_uring *u, bool must_wait)
 		struct block_request *r = io_uring_cqe_get_data(c);
 		int count = c->res;
 		io_uring_cqe_seen(&u->ring, c);
+		if (!r)
+			continue;
 		complete(u, r, count);
 		n++;
 	}
