@@ -52,6 +52,8 @@ struct block_config {
 	enum block_cache cache;
 	enum block_aio aio; /* auto: io_uring where the host lets us, else threads */
 	bool is_read_only;
+	unsigned
+		answer_ms; /* not raw: after so long without an answer requests fail; 0: a minute */
 };
 
 struct block_info {

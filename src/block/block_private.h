@@ -5,6 +5,7 @@
 
 struct block_workers;
 struct block_uring;
+struct nbd;
 
 /* What can be behind an image. */
 struct block_ops {
@@ -22,7 +23,7 @@ struct block {
 	struct block_config config; /* `path` is not ours after block_open() */
 	int fd;			    /* raw; -1 */
 	bool is_device;		    /* raw: a block device, not a file */
-	void *nbd;		    /* nbd's handle */
+	struct nbd *nbd;
 	struct block_workers *workers;
 	struct block_uring *uring;
 	unsigned in_flight;
@@ -46,6 +47,17 @@ void block_workers_destroy(struct block_workers *w);
 int block_workers_fd(const struct block_workers *w);
 void block_workers_submit(struct block_workers *w, struct block_request *r);
 unsigned block_workers_reap(struct block_workers *w, bool must_wait);
+
+/* ---- nbd_server.c ---- */
+struct nbd_server {
+	int pid; /* 0: none */
+	int fd;	 /* the connection to it */
+};
+
+/* argv[0] is looked for in PATH. */
+int nbd_server_start(struct nbd_server *s, const char *const *argv, struct error *e);
+/* When the connection is closed: waits for its end, and makes one of it after `grace_ms`. */
+void nbd_server_end(struct nbd_server *s, unsigned grace_ms);
 
 /* ---- uring.c; raw images only ---- */
 int block_uring_create(struct block_uring **out, struct block *b, struct error *e);

@@ -33,9 +33,11 @@ static int restrict_and_enable(struct io_uring *ring)
 		only[i].opcode = IORING_RESTRICTION_SQE_OP;
 		only[i].sqe_op = operations[i];
 	}
-	int r = io_uring_register(ring->ring_fd, IORING_REGISTER_RESTRICTIONS, only,
+	int r = io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, only,
 				  ARRAY_COUNT(only));
-	return r ? r : io_uring_register(ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	return r ? r
+		 : io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+				     0);
 }
 
 static int open_ring(struct block_uring *u)

@@ -499,102 +499,6 @@ static void test_another_disk_is_refused(void **state)
 	close_disk(&d);
 }
 
-/* ---- opening ---- */
-
-static void refuses(const struct block_config *c, const char *text)
-{
-	struct block *b = NULL;
-	struct error e = {0};
-	assert_true(block_open(&b, c, &e) < 0);
-	if (!strstr(e.text, text))
-		fail_msg("'%s' does not say '%s'", e.text, text);
-}
-
-static void test_locks(void **state)
-{
-	struct disk d;
-	struct block *writer, *reader, *second;
-	struct error e = {0};
-	make_image(&d);
-	struct block_config c = {.path = d.path}, ro = {.path = d.path, .is_read_only = true};
-	assert_int_equal(block_open(&writer, &c, &e), 0);
-	refuses(&c, "in use by another machine; several may share it with readonly=on");
-	refuses(&ro, "in use by another machine, which writes to it");
-	block_close(writer);
-	assert_int_equal(block_open(&reader, &ro, &e), 0);
-	assert_int_equal(block_open(&second, &ro, &e), 0);
-	refuses(&c, "in use by another machine");
-	block_close(reader);
-	block_close(second);
-	unlink(d.path);
-}
-
-static void test_what_is_no_disk(void **state)
-{
-	struct disk d;
-	make_image(&d);
-	struct block_config c = {.path = d.path};
-	assert_int_equal(truncate(d.path, 1000), 0);
-	refuses(&c, "multiple of 512");
-	assert_int_equal(truncate(d.path, 0), 0);
-	refuses(&c, "multiple of 512");
-	int fd = open(d.path, O_WRONLY);
-	assert_int_equal(pwrite(fd, "QFI\xfb", 4, 0), 4);
-	close(fd);
-	assert_int_equal(truncate(d.path, 4096), 0);
-	refuses(&c, "is a qcow2 image; say format=qcow2");
-	c.path = "/tmp";
-	refuses(&c, "cannot open '/tmp'");
-	c.path = "/dev/null";
-	refuses(&c, "neither a file nor a block device");
-	c.path = "/nonexistent/disk";
-	refuses(&c, "cannot open '/nonexistent/disk': No such file");
-	unlink(d.path);
-}
-
-/* Through qemu-nbd, if there is one. */
-static void test_qcow2(void **state)
-{
-	char folder[] = "/tmp/gnomon-qcow2-XXXXXX", path[64], command[160];
-	struct error e = {0};
-	struct block *b;
-	uint8_t bytes[1024], read[1024];
-	if (system("command -v qemu-nbd >/dev/null && command -v qemu-img >/dev/null")) {
-		print_message("qemu-nbd (Debian: qemu-utils) is not installed: no qcow2\n");
-		skip();
-	}
-	assert_non_null(mkdtemp(folder));
-	snprintf(path, sizeof(path), "%s/disk.qcow2", folder);
-	snprintf(command, sizeof(command), "qemu-img create -q -f qcow2 %s 64M", path);
-	assert_int_equal(system(command), 0);
-	struct block_config c = {.path = path, .format = BLOCK_QCOW2};
-	memset(bytes, 0x42, sizeof(bytes));
-	for (unsigned round = 0; round < 2; round++) {
-		struct iovec out = {bytes, sizeof(bytes)}, in = {read, sizeof(read)};
-		struct block_request w = {.op = BLOCK_WRITE,
-					  .offset = 1 << 20,
-					  .size_bytes = 1024,
-					  .pieces = &out,
-					  .piece_count = 1};
-		struct block_request r = w, flush = {.op = BLOCK_FLUSH};
-		r.op = BLOCK_READ;
-		r.pieces = &in;
-		if (block_open(&b, &c, &e))
-			fail_msg("%s", e.text);
-		assert_int_equal(block_info(b)->size_bytes, 64 << 20);
-		if (!round)
-			assert_int_equal(block_execute(b, &w), 0);
-		assert_int_equal(block_execute(b, &flush), 0);
-		assert_int_equal(block_execute(b, &r), 0);
-		assert_memory_equal(bytes, read, sizeof(read));
-		block_close(b);
-	}
-	c.format = BLOCK_VHDX;
-	refuses(&c, "qemu-nbd cannot open");
-	snprintf(command, sizeof(command), "rm -rf %s", folder);
-	assert_int_equal(system(command), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -609,9 +513,6 @@ int main(void)
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_under_way),
 		cmocka_unit_test(test_another_disk_is_refused),
-		cmocka_unit_test(test_locks),
-		cmocka_unit_test(test_what_is_no_disk),
-		cmocka_unit_test(test_qcow2),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,13 @@
 /*
- * Images without a guest: what io_uring answers, or does not. The ring's submissions go through
- * this file (the linker's --wrap), which refuses them or changes what the kernel answered.
+ * Images without a guest: opening, qemu-nbd, and what io_uring answers or does not. The ring's
+ * submissions go through this file (the linker's --wrap), which refuses them or changes what the
+ * kernel answered.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -242,13 +245,209 @@ static void test_ring_is_restricted(void **state)
 	unlink(path);
 }
 
+/* ---- opening ---- */
+
+static void refuses(const struct block_config *c, const char *text)
+{
+	struct block *b = NULL;
+	struct error e = {0};
+	assert_true(block_open(&b, c, &e) < 0);
+	if (!strstr(e.text, text))
+		fail_msg("'%s' does not say '%s'", e.text, text);
+}
+
+static void test_locks(void **state)
+{
+	char path[32];
+	struct block *writer, *reader, *second;
+	struct error e = {0};
+	make_image(path);
+	struct block_config c = {.path = path}, ro = {.path = path, .is_read_only = true};
+	assert_int_equal(block_open(&writer, &c, &e), 0);
+	refuses(&c, "in use by another machine; several may share it with readonly=on");
+	refuses(&ro, "in use by another machine, which writes to it");
+	block_close(writer);
+	assert_int_equal(block_open(&reader, &ro, &e), 0);
+	assert_int_equal(block_open(&second, &ro, &e), 0);
+	refuses(&c, "in use by another machine");
+	block_close(reader);
+	block_close(second);
+	unlink(path);
+}
+
+static void test_what_is_no_disk(void **state)
+{
+	char path[32];
+	make_image(path);
+	struct block_config c = {.path = path};
+	assert_int_equal(truncate(path, 1000), 0);
+	refuses(&c, "multiple of 512");
+	assert_int_equal(truncate(path, 0), 0);
+	refuses(&c, "multiple of 512");
+	int fd = open(path, O_WRONLY);
+	assert_int_equal(pwrite(fd, "QFI\xfb", 4, 0), 4);
+	close(fd);
+	assert_int_equal(truncate(path, 4096), 0);
+	refuses(&c, "is a qcow2 image; say format=qcow2");
+	c.path = "/tmp";
+	refuses(&c, "cannot open '/tmp'");
+	c.path = "/dev/null";
+	refuses(&c, "neither a file nor a block device");
+	c.path = "/nonexistent/disk";
+	refuses(&c, "cannot open '/nonexistent/disk': No such file");
+	unlink(path);
+}
+
+/* ---- through qemu-nbd, if there is one ---- */
+
+struct image {
+	char folder[32], path[64];
+};
+
+static bool make_qcow2(struct image *i)
+{
+	char command[160];
+	if (system("command -v qemu-nbd >/dev/null && command -v qemu-img >/dev/null")) {
+		print_message("qemu-nbd (Debian: qemu-utils) is not installed: no qcow2\n");
+		return false;
+	}
+	assert_non_null(mkdtemp(strcpy(i->folder, "/tmp/gnomon-qcow2-XXXXXX")));
+	snprintf(i->path, sizeof(i->path), "%s/disk.qcow2", i->folder);
+	snprintf(command, sizeof(command), "qemu-img create -q -f qcow2 %s 64M", i->path);
+	assert_int_equal(system(command), 0);
+	return true;
+}
+
+static void remove_image(const struct image *i)
+{
+	assert_int_equal(unlink(i->path), 0);
+	assert_int_equal(rmdir(i->folder), 0);
+}
+
+static void test_qcow2(void **state)
+{
+	struct image image;
+	struct error e = {0};
+	struct block *b;
+	uint8_t bytes[1024], read[1024];
+	if (!make_qcow2(&image))
+		skip();
+	struct block_config c = {.path = image.path, .format = BLOCK_QCOW2};
+	memset(bytes, 0x42, sizeof(bytes));
+	for (unsigned round = 0; round < 2; round++) {
+		struct iovec out = {bytes, sizeof(bytes)}, in = {read, sizeof(read)};
+		struct block_request w = {.op = BLOCK_WRITE,
+					  .offset = 1 << 20,
+					  .size_bytes = 1024,
+					  .pieces = &out,
+					  .piece_count = 1};
+		struct block_request r = w, flush = {.op = BLOCK_FLUSH};
+		r.op = BLOCK_READ;
+		r.pieces = &in;
+		if (block_open(&b, &c, &e))
+			fail_msg("%s", e.text);
+		assert_int_equal(block_info(b)->size_bytes, 64 << 20);
+		if (!round)
+			assert_int_equal(block_execute(b, &w), 0);
+		assert_int_equal(block_execute(b, &flush), 0);
+		assert_int_equal(block_execute(b, &r), 0);
+		assert_memory_equal(bytes, read, sizeof(read));
+		block_close(b);
+	}
+	c.format = BLOCK_VHDX;
+	refuses(&c, "qemu-nbd cannot open");
+	remove_image(&image);
+}
+
+/* Our only child. */
+static pid_t server(void)
+{
+	char path[64];
+	int pid = 0;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+	FILE *f = fopen(path, "r");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%d", &pid), 1);
+	fclose(f);
+	return pid;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* What is under way fails, and so does everything from then on. */
+static void test_server_dies(void **state)
+{
+	struct image image;
+	uint8_t bytes[4096];
+	if (!make_qcow2(&image))
+		skip();
+	struct block *b =
+		open_block(&(struct block_config){.path = image.path, .format = BLOCK_QCOW2});
+	assert_int_equal(carry_out(b, BLOCK_WRITE, 0, bytes, sizeof(bytes)), 0);
+	kill(server(), SIGKILL);
+	for (unsigned i = 0; i < 3; i++)
+		for (size_t k = 0; k < ARRAY_COUNT(ops); k++)
+			assert_true(carry_out(b, ops[k], 0, bytes, sizeof(bytes)) < 0);
+	block_drain(b);
+	block_close(b);
+	remove_image(&image);
+}
+
+/* Waited for as a snapshot, a reset and the end do: not for ever. A late answer changes nothing. */
+static void test_server_hangs(void **state)
+{
+	struct image image;
+	uint8_t bytes[4096] = {0};
+	unsigned done = 0;
+	if (!make_qcow2(&image))
+		skip();
+	struct block *b = open_block(&(struct block_config){
+		.path = image.path, .format = BLOCK_QCOW2, .answer_ms = 200});
+	memset(bytes, 0x42, sizeof(bytes));
+	assert_int_equal(carry_out(b, BLOCK_WRITE, 0, bytes, sizeof(bytes)), 0);
+	kill(server(), SIGSTOP);
+	int64_t start = now_ms();
+	struct iovec piece = {bytes, sizeof(bytes)};
+	struct block_request r[REQUESTS];
+	memset(bytes, 0, sizeof(bytes));
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		r[i] = (struct block_request){.op = BLOCK_READ,
+					      .size_bytes = sizeof(bytes),
+					      .pieces = &piece,
+					      .piece_count = 1,
+					      .done = is_done,
+					      .opaque = &done};
+		block_submit(b, &r[i]);
+	}
+	block_drain(b);
+	assert_in_range(now_ms() - start, 150, 2000);
+	assert_int_equal(done, REQUESTS);
+	for (unsigned i = 0; i < REQUESTS; i++)
+		assert_true(r[i].result < 0);
+	kill(server(), SIGCONT);
+	assert_true(carry_out(b, BLOCK_READ, 0, bytes, sizeof(bytes)) < 0);
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		assert_int_equal(bytes[i], 0);
+	kill(server(), SIGSTOP);
+	start = now_ms();
+	block_close(b);
+	assert_in_range(now_ms() - start, 0, 1000);
+	remove_image(&image);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ring_errors),
-		cmocka_unit_test(test_ring_is_slow),
-		cmocka_unit_test(test_ring_drains),
-		cmocka_unit_test(test_ring_is_restricted),
+		cmocka_unit_test(test_ring_errors),  cmocka_unit_test(test_ring_is_slow),
+		cmocka_unit_test(test_ring_drains),  cmocka_unit_test(test_ring_is_restricted),
+		cmocka_unit_test(test_locks),	     cmocka_unit_test(test_what_is_no_disk),
+		cmocka_unit_test(test_qcow2),	     cmocka_unit_test(test_server_dies),
+		cmocka_unit_test(test_server_hangs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
