@@ -17,6 +17,7 @@
 
 #include "engine/interp/interp.h"
 #include "memory/memory.h"
+#include "x86/decode.h"
 
 #define BLOCK_ARENA_BYTES (64u << 20)
 #define BLOCK_ARENA_TINY (64u << 10) /* in hard mode, at first */
@@ -67,7 +68,7 @@ struct interp {
 	unsigned vcpu_count;
 	struct block_cache cache;
 	struct host_stubs *stubs;
-	ZydisDecoder decoders[3]; /* 16, 32, 64 bit */
+	struct decoder *decoder;
 	uint64_t breakpoints[BREAKPOINTS_MAX];
 	unsigned breakpoint_count;
 	const struct interp_translator *translator; /* borrowed; NULL: none */

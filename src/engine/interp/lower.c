@@ -111,8 +111,11 @@ static bool lower_any(struct lowering *l)
 
 /* LOCK is legal only on read-modify-write instructions with a memory destination. Zydis refuses the
  * rest when decoding. */
-static void lower_one(struct lowering *l, struct insn *out, const ZydisDecodedInstruction *d)
+static void lower_one(struct lowering *l, struct insn *out, const struct decoded *x)
 {
+	const ZydisDecodedInstruction *d = &x->d;
+	l->d = d;
+	l->operands = x->operands;
 	l->out = out;
 	out->length = d->length;
 	out->op_bytes = (uint8_t)(d->operand_width / 8);
@@ -148,11 +151,11 @@ static void lower_undecodable(struct insn *out, ZyanStatus status, const uint8_t
 	out->length = 1;
 }
 
-static bool writes_memory(const ZydisDecodedInstruction *d, const ZydisDecodedOperand *operands)
+static bool writes_memory(const struct decoded *x)
 {
-	for (unsigned k = 0; k < d->operand_count; k++)
-		if (operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-		    operands[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+	for (unsigned k = 0; k < x->d.operand_count; k++)
+		if (x->operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    x->operands[k].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			return true;
 	return false;
 }
@@ -160,38 +163,37 @@ static bool writes_memory(const ZydisDecodedInstruction *d, const ZydisDecodedOp
 void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, unsigned available,
 		 unsigned insns_max)
 {
-	unsigned mode = c->key & KEY_CODE64 ? 64 : c->key & KEY_CODE32 ? 32 : 16;
-	const ZydisDecoder *decoder = &c->vm->decoders[mode == 64 ? 2 : mode == 32 ? 1 : 0];
-	ZydisDecodedInstruction d;
-	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-	struct lowering l = {
-		.d = &d, .operands = operands, .vm = c->vm, .model = c->v->model, .key = c->key};
+	enum decode_mode mode = c->key & KEY_CODE64   ? DECODE_64
+				: c->key & KEY_CODE32 ? DECODE_32
+						      : DECODE_16;
+	struct lowering l = {.vm = c->vm, .model = c->v->model, .key = c->key};
 	unsigned offset = 0;
 	b->count = 0;
 	while (b->count < insns_max && offset < available) {
 		unsigned have = available - offset < 15 ? available - offset : 15;
-		ZyanStatus status =
-			ZydisDecoderDecodeFull(decoder, bytes + offset, have, &d, operands);
-		if (status == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
+		ZyanStatus status;
+		const struct decoded *x =
+			decoder_decode(c->vm->decoder, mode, bytes + offset, have, &status);
+		if (!x && status == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
 			break; /* crosses into the next page */
 		struct insn *out = &b->insns[b->count];
-		*out = (struct insn){.offset = (uint16_t)offset, .mode = (uint8_t)mode};
+		*out = (struct insn){.offset = (uint16_t)offset, .mode = (uint8_t)(16u << mode)};
 		l.bytes = bytes + offset;
-		if (ZYAN_SUCCESS(status))
-			lower_one(&l, out, &d);
+		if (x)
+			lower_one(&l, out, x);
 		else {
 			lower_undecodable(out, status, l.bytes, have);
 			l.ends_block = true;
 		}
 		b->count++;
-		if (b->gfn2 == BLOCK_CHECKED && ZYAN_SUCCESS(status) && writes_memory(&d, operands))
+		if (b->gfn2 == BLOCK_CHECKED && x && writes_memory(x))
 			l.ends_block = true;
 		/* Any of the bytes looked at may make sense of what does not decode. */
-		offset += ZYAN_SUCCESS(status) ? out->length : have;
+		offset += x ? out->length : have;
 		if (l.ends_block)
 			break;
 	}
 	b->bytes = offset;
 	if (b->count)
-		lower_end(&b->insns[b->count], offset, mode);
+		lower_end(&b->insns[b->count], offset, 16u << mode);
 }

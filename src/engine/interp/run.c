@@ -642,6 +642,7 @@ static void interp_destroy(struct engine *engine)
 	for (unsigned n = 0; n < vm->vcpu_count; n++)
 		free(vm->vcpus[n]);
 	free(vm->vcpus);
+	decoder_destroy(vm->decoder);
 	host_stubs_destroy(vm->stubs);
 	block_cache_fini(vm);
 	free(vm);
@@ -655,13 +656,12 @@ static int interp_create(struct engine **out, const struct engine_config *config
 	vm->engine.ops = &interp_ops;
 	vm->config = *config;
 	vm->vcpus = calloc(config->vcpu_count, sizeof(struct interp_vcpu *));
-	ZydisDecoderInit(&vm->decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
-	ZydisDecoderInit(&vm->decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-	ZydisDecoderInit(&vm->decoders[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	int err = vm->vcpus ? block_cache_init(vm, e)
 			    : error_set(e, -ENOMEM, "no memory for the interpreter");
 	if (!err)
 		err = host_stubs_create(&vm->stubs, e);
+	if (!err)
+		err = decoder_create(&vm->decoder, e);
 	if (err) {
 		interp_destroy(&vm->engine);
 		return err;

@@ -149,7 +149,6 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	trans->exact_flags = config->clock->kind == CLOCK_VIRTUAL || config->lockstep;
 	trans->has_x87 = !x87_notes_pointers() || config->clock->kind == CLOCK_REAL;
 	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
-	ZydisDecoderInit(&trans->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	r = cache_init(trans, e);
 	if (!r && config->perf_map)
 		r = perf_map_open(trans, e);

@@ -8,6 +8,8 @@
  */
 #include "engine/trans/translate_private.h"
 
+#include <string.h>
+
 #define PEEK_MAX 6 /* instructions, to learn what becomes of the flags */
 
 static bool is_in_page(const struct work *w, uint64_t rip)
@@ -39,17 +41,24 @@ static bool is_other_here(const struct work *w, const ZydisDecodedInstruction *d
 
 static bool decode_bytes(struct work *w, struct guest_insn *g, unsigned available)
 {
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&w->trans->decoder, g->bytes, available, &g->d,
-						   g->operands)) &&
-	       !is_other_here(w, &g->d);
+	const struct decoded *x =
+		decoder_decode(w->trans->interp->decoder, DECODE_64, g->bytes, available, NULL);
+	if (!x)
+		return false;
+	g->d = x->d;
+	if (x->d.operand_count < 2) /* the first two may be looked at even if they are not there */
+		memset(g->operands, 0, 2 * sizeof(g->operands[0]));
+	memcpy(g->operands, x->operands, x->d.operand_count * sizeof(x->operands[0]));
+	return !is_other_here(w, &g->d);
 }
 
 static bool decode(struct work *w, struct guest_insn *g, const struct part *part, unsigned index)
 {
 	const struct insn *i = &part->block->insns[index];
-	*g = (struct guest_insn){.rip = part->rip + i->offset,
-				 .index = (uint8_t)(part->first + index),
-				 .part = (uint8_t)(w->part_count - 1)};
+	memset(&g->bytes, 0, sizeof(*g) - offsetof(struct guest_insn, bytes));
+	g->rip = part->rip + i->offset;
+	g->index = (uint8_t)(part->first + index);
+	g->part = (uint8_t)(w->part_count - 1);
 	bool is_crossing = part->block->gfn2 < BLOCK_CHECKED;
 	g->bytes = is_crossing ? part->block->crossing : w->page + (g->rip & PAGE_OFFSET_MASK);
 	return !interp_is_undefined(i) && decode_bytes(w, g, i->length);
@@ -119,7 +128,8 @@ uint8_t trace_live_at(struct work *w, uint64_t rip)
 		return FLAGS_ALL;
 	for (unsigned k = 0; left && k < PEEK_MAX && is_in_page(w, at); k++) {
 		unsigned offset = at & PAGE_OFFSET_MASK;
-		struct guest_insn g = {.bytes = w->page + offset};
+		struct guest_insn g;
+		g.bytes = w->page + offset;
 		if (!decode_bytes(w, &g, PAGE_SIZE_BYTES - offset))
 			break;
 		bool is_jcc = branch_is_jcc(&g.d);

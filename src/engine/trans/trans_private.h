@@ -156,7 +156,6 @@ struct trans {
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
 	bool exact_flags; /* every exception shows the guest's flags as they were */
-	ZydisDecoder decoder;
 	bool has_fsgsbase, has_bmi2;
 	struct found *found; /* 1 << FOUND_BITS */
 	/* The link that led out last, to be patched when its target runs. */

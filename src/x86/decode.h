@@ -1,0 +1,41 @@
+/*
+ * Decoding with a memory: Zydis decodes an instruction once, and whatever differs from it only in
+ * the values of its displacement and immediates is answered from what it said then.
+ *
+ * What an instruction is follows from its prefixes, opcode, ModRM and SIB; the bytes behind them
+ * are numbers. So a program of a million instructions has a few thousand forms of them. They are
+ * the leaves of a tree of 256-way tables, one level for each of those bytes; a look-up walks it and
+ * puts the numbers where Zydis would have put them. That nothing but the numbers depends on them is
+ * not taken on trust: a form is remembered only if Zydis, asked about the same bytes with every bit
+ * of the numbers turned around, says the same. The others (a register in an immediate's upper half,
+ * an opcode behind the displacement) go to Zydis each time, and so does what it refuses.
+ *
+ * The memory is bounded; when it is full all of it is forgotten.
+ */
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include "base/error.h"
+
+enum decode_mode { DECODE_16, DECODE_32, DECODE_64, DECODE_MODE_COUNT };
+
+struct decoder;
+
+/* What was decoded. Its operands are `d.operand_count`. */
+struct decoded {
+	ZydisDecodedInstruction d;
+	ZydisDecodedOperand operands[];
+};
+
+int decoder_create(struct decoder **out, struct error *e);
+void decoder_destroy(struct decoder *decoder); /* decoder_destroy(NULL) is legal */
+
+/* The instruction at the first of `available` bytes, until the next call; NULL: `*status` is what
+ * ZydisDecoderDecodeFull() says of it. `status` may be NULL. */
+const struct decoded *decoder_decode(struct decoder *decoder, enum decode_mode mode,
+				     const uint8_t *bytes, unsigned available, ZyanStatus *status);
+
+/* How often Zydis was not asked, and how often everything was forgotten. */
+uint64_t decoder_hit_count(const struct decoder *decoder);
+uint64_t decoder_full_count(const struct decoder *decoder);
