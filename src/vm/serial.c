@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "vm/poller.h"
+#include "vm/serial_output.h"
 
 enum serial_kind {
 	SERIAL_NULL,
@@ -24,9 +25,6 @@ enum serial_kind {
 
 #define ESCAPE_KEY 1 /* Ctrl-A */
 #define INPUT_BYTES 256
-#define OUTPUT_BYTES 4096
-/* How long a reader that does not read may hold us before its output is dropped. */
-#define STALL_MS 200
 
 struct serial {
 	enum serial_kind kind;
@@ -35,7 +33,7 @@ struct serial {
 	struct serial_escape escape;
 	bool is_diverted;
 	bool is_escaped; /* the last byte was Ctrl-A */
-	int in, out;	 /* -1: none */
+	int in;		 /* -1: none */
 	int listener;	 /* -1: none */
 	int slave;	 /* our own end of the pseudo-terminal, which keeps it from hanging up */
 	char path[108];
@@ -43,8 +41,7 @@ struct serial {
 	bool has_cooked, is_raw;
 	uint8_t input[INPUT_BYTES];
 	size_t input_count;
-	uint8_t output[OUTPUT_BYTES];
-	size_t output_count;
+	struct serial_output output;
 };
 
 static int parse(const char *spec, enum serial_kind *kind, const char **path, size_t *path_length,
@@ -98,6 +95,11 @@ int serial_check(const char *spec, struct error *e)
 	return parse(spec, &kind, &path, &length, e);
 }
 
+static void write_to(struct serial *s, int fd)
+{
+	serial_output_set(&s->output, s->poller, fd, fd == s->in);
+}
+
 /* ---- input ---- */
 
 static size_t offer(struct serial *s, const uint8_t *bytes, size_t count)
@@ -147,7 +149,7 @@ static void input_lost(struct serial *s)
 	poller_remove(s->poller, s->in);
 	if (s->kind == SERIAL_UNIX || s->kind == SERIAL_UNIX_SERVER) {
 		close(s->in);
-		s->out = -1;
+		write_to(s, -1);
 	}
 	s->in = -1;
 }
@@ -186,51 +188,24 @@ static void connected(void *opaque, int fd)
 		close(client); /* one at a time */
 		return;
 	}
-	s->in = s->out = client;
+	s->in = client;
+	write_to(s, client);
 	if (watch_input(s))
 		input_lost(s);
 }
 
 /* ---- output ---- */
 
-static void write_out(struct serial *s, const uint8_t *bytes, size_t count)
-{
-	while (count && s->out >= 0) {
-		ssize_t n = write(s->out, bytes, count);
-		if (n > 0) {
-			bytes += n;
-			count -= (size_t)n;
-		} else if (n < 0 && errno == EAGAIN) {
-			struct pollfd p = {.fd = s->out, .events = POLLOUT};
-			if (poll(&p, 1, STALL_MS) <= 0)
-				return;
-		} else if (n < 0 && errno != EINTR) {
-			return;
-		}
-	}
-}
-
-static void flush(struct serial *s)
-{
-	write_out(s, s->output, s->output_count);
-	s->output_count = 0;
-}
-
 void serial_write(struct serial *s, const uint8_t *bytes, size_t count)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (s->output_count == OUTPUT_BYTES)
-			flush(s);
-		s->output[s->output_count++] = bytes[i];
-	}
+	serial_output_add(&s->output, bytes, count);
 }
 
 void serial_pump(struct serial *s)
 {
 	if (s->input_count)
 		deliver(s);
-	if (s->output_count)
-		flush(s);
+	serial_output_flush(&s->output);
 }
 
 /* ---- opening ---- */
@@ -258,7 +233,7 @@ void serial_terminal_leave(struct serial *s)
 static int open_stdio(struct serial *s, struct error *e)
 {
 	s->in = STDIN_FILENO;
-	s->out = STDOUT_FILENO;
+	write_to(s, serial_output_without_waiting(STDOUT_FILENO));
 	if (fcntl(s->in, F_GETFD) < 0) {
 		s->in = -1;
 		return 0;
@@ -278,7 +253,7 @@ static int open_pty(struct serial *s, struct error *e)
 	if (s->in < 0 || grantpt(s->in) || unlockpt(s->in) ||
 	    ptsname_r(s->in, s->path, sizeof(s->path)))
 		return error_set(e, -errno, "no pseudo-terminal: %s", strerror(errno));
-	s->out = s->in;
+	write_to(s, s->in);
 	s->slave = open(s->path, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	struct termios t;
 	if (s->slave >= 0 && tcgetattr(s->slave, &t) == 0) {
@@ -302,7 +277,8 @@ static int open_unix(struct serial *s, struct error *e)
 	if (fd < 0)
 		return error_set(e, -errno, "no socket: %s", strerror(errno));
 	if (s->kind == SERIAL_UNIX) {
-		s->in = s->out = fd;
+		s->in = fd;
+		write_to(s, fd);
 		if (connect(fd, (struct sockaddr *)&a, sizeof(a)))
 			return error_set(e, -errno, "cannot connect to '%s': %s", s->path,
 					 strerror(errno));
@@ -326,17 +302,23 @@ static int open_unix(struct serial *s, struct error *e)
 	return r;
 }
 
+/* A pipe's other end may be waited for here, and not any more later. */
+static int open_file(struct serial *s, const char *path, struct error *e)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK))
+		return error_set(e, -errno, "cannot write '%s': %s", path, strerror(errno));
+	write_to(s, fd);
+	return 0;
+}
+
 static int open_kind(struct serial *s, const char *path, struct error *e)
 {
 	switch (s->kind) {
 	case SERIAL_NULL: return 0;
 	case SERIAL_STDIO: return open_stdio(s, e);
 	case SERIAL_PTY: return open_pty(s, e);
-	case SERIAL_FILE:
-		s->out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-		if (s->out < 0)
-			return error_set(e, -errno, "cannot write '%s': %s", path, strerror(errno));
-		return 0;
+	case SERIAL_FILE: return open_file(s, path, e);
 	case SERIAL_UNIX:
 	case SERIAL_UNIX_SERVER: return open_unix(s, e);
 	}
@@ -356,7 +338,7 @@ int serial_open(struct serial **out, const char *spec, struct poller *poller, st
 		return error_set(e, -ENOMEM, "out of memory");
 	s->kind = kind;
 	s->poller = poller;
-	s->in = s->out = s->listener = s->slave = -1;
+	s->in = s->output.fd = s->listener = s->slave = -1;
 	if (kind == SERIAL_UNIX || kind == SERIAL_UNIX_SERVER)
 		memcpy(s->path, path, length);
 	r = open_kind(s, path, e);
@@ -372,16 +354,15 @@ void serial_close(struct serial *s)
 {
 	if (!s)
 		return;
-	flush(s);
+	int out = s->output.fd;
+	serial_output_end(&s->output);
 	serial_terminal_leave(s);
 	poller_remove(s->poller, s->in);
 	poller_remove(s->poller, s->listener);
-	if (s->kind != SERIAL_STDIO) {
-		if (s->in >= 0)
-			close(s->in);
-		if (s->out >= 0 && s->out != s->in)
-			close(s->out);
-	}
+	if (out >= 0 && out != s->in && (s->kind != SERIAL_STDIO || out != STDOUT_FILENO))
+		close(out);
+	if (s->in >= 0 && s->kind != SERIAL_STDIO)
+		close(s->in);
 	if (s->slave >= 0)
 		close(s->slave);
 	if (s->listener >= 0) {

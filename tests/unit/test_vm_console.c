@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vm/console.h"
@@ -71,6 +73,13 @@ static void test_console_news(void **state)
 	console_printed(&c, 'x');
 	console_digest(&c, b);
 	assert_memory_not_equal(a, b, 16);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 static void count_ready(void *opaque, int fd)
@@ -347,6 +356,52 @@ static void test_file_and_errors(void **state)
 	poller_destroy(p);
 }
 
+/* What an unread pipe gets, in numbered lines, until much is lost; all that comes through is whole
+ * and in order. Nobody waits but the end, a little. */
+static void test_nobody_reads(void **state)
+{
+	enum { LINES = 400000, LINE_BYTES = 8 };
+	char folder[] = "/tmp/gnomon-test-XXXXXX", path[64], spec[80], line[16];
+	struct taker guest = {0};
+	struct poller *p;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/fifo", folder);
+	snprintf(spec, sizeof(spec), "file:%s", path);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	int fd = open(path, O_RDONLY | O_NONBLOCK);
+	poller_create(&p);
+	struct serial *s = open_one(spec, p, &guest);
+	int64_t slowest = 0;
+	for (unsigned i = 0; i < LINES; i++) {
+		int64_t start = now_ms();
+		snprintf(line, sizeof(line), "%07u\n", i);
+		serial_write(s, (const uint8_t *)line, LINE_BYTES);
+		if (i % 100 == 0)
+			serial_pump(s);
+		if (now_ms() - start > slowest)
+			slowest = now_ms() - start;
+	}
+	assert_in_range(slowest, 0, 100);
+	/* The reader is back: it gets what was kept, by itself. */
+	unsigned count = 0;
+	for (unsigned idle = 0; idle < 3; idle++)
+		for (ssize_t n; (n = read(fd, line, LINE_BYTES)) > 0; idle = 0) {
+			assert_int_equal(n, LINE_BYTES);
+			assert_int_equal(strtoul(line, NULL, 10), count++);
+			if (count % 100 == 0)
+				poller_wait(p, 0);
+		}
+	assert_in_range(count * LINE_BYTES, 1 << 20, 2 << 20);
+	serial_write(s, (const uint8_t *)"again\n", 6);
+	serial_pump(s);
+	assert_int_equal(read(fd, line, sizeof(line)), 6);
+	serial_close(s);
+	close(fd);
+	poller_destroy(p);
+	unlink(path);
+	rmdir(folder);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -354,6 +409,7 @@ int main(void)
 		cmocka_unit_test(test_poller),	     cmocka_unit_test(test_stdio),
 		cmocka_unit_test(test_flow_control), cmocka_unit_test(test_pty),
 		cmocka_unit_test(test_unix),	     cmocka_unit_test(test_file_and_errors),
+		cmocka_unit_test(test_nobody_reads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
