@@ -3,8 +3,10 @@
  * servers (LISTEN_PID, LISTEN_FDS, descriptor 3), so that it serves the connection that is there
  * already and nothing else. The socket's name is gone before the server runs.
  *
- * It ends when its one client has gone, writing what it still holds; it is told to when gnomon
- * dies, and is killed when it does not end.
+ * It ends when its one client has said goodbye, writing what it still holds, and is killed when it
+ * does not. It dies with gnomon: one that has lost its client before they had spoken waits for
+ * another for ever, and SIGTERM is lost on it while it starts. What the guest has flushed is on the
+ * disk.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,12 +76,14 @@ static void write_decimal(char *to, unsigned value)
 }
 
 static _Noreturn void become_server(const char *program, char *const *argv, int listener,
-				    char **environment, char *own_pid)
+				    char **environment, char *own_pid, pid_t parent)
 {
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(127);
 	setpgid(0, 0); /* Ctrl-C is for us */
 	write_decimal(own_pid, (unsigned)getpid());
 	if (listener == LISTEN_FD ? !fcntl(listener, F_SETFD, 0)
@@ -107,10 +111,11 @@ int nbd_server_start(struct nbd_server *s, const char *const *argv, struct error
 	int r = make_sockets(fds, e);
 	if (r)
 		return r;
+	pid_t parent = getpid();
 	s->pid = fork();
 	if (!s->pid)
 		become_server(program, (char *const *)argv, fds[1], environment,
-			      own_pid + strlen(own_pid));
+			      own_pid + strlen(own_pid), parent);
 	if (s->pid < 0)
 		r = error_set(e, -errno, "cannot start %s: %s", argv[0], strerror(errno));
 	close(fds[1]);
