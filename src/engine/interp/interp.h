@@ -221,6 +221,8 @@ void interp_alone(struct interp_vcpu *c, const struct insn *i);
  * in the middle of the block) and nothing after it. True: the block goes on with the next one;
  * false: it was left, and RIP is set. Faults unwind as always. */
 bool interp_execute(struct interp_vcpu *c, const struct block *b, unsigned index);
+/* Runs `b`, which begins at RIP, charged. Faults unwind. Between blocks only. */
+void interp_run_block(struct interp_vcpu *c, const struct block *b);
 /* Is it an instruction that this processor does not have? */
 bool interp_is_undefined(const struct insn *i);
 

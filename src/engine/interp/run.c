@@ -546,6 +546,18 @@ static inline bool run_translated(struct interp_vcpu *c, struct block *b)
 	return t->run(t->opaque, c, b);
 }
 
+void interp_run_block(struct interp_vcpu *c, const struct block *b)
+{
+	struct vcpu_state *s = c->s;
+	s->gpr[REG_BLOCK] = s->rip;
+	c->ops = b->insns;
+	charge_block(c, b->count);
+	c->cycles += b->count;
+	c->taken = 2;
+	s->rflags &= ~FLAG_RF;
+	b->insns[0].exec(s, b->insns, c);
+}
+
 static void run_blocks(struct interp_vcpu *c, bool *first)
 {
 	struct vcpu_state *s = c->s;
@@ -588,13 +600,7 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 			continue;
 		}
 		from_rip = s->rip;
-		s->gpr[REG_BLOCK] = from_rip;
-		c->ops = b->insns;
-		charge_block(c, b->count);
-		c->cycles += b->count;
-		c->taken = 2;
-		s->rflags &= ~FLAG_RF;
-		b->insns[0].exec(s, b->insns, c);
+		interp_run_block(c, b);
 		from = likely(generation == c->vm->cache.generation) ? b : NULL;
 	}
 }

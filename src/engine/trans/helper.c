@@ -162,11 +162,13 @@ static bool still_crosses(struct trans_vcpu *t, const struct block *b)
 	       second >> PAGE_SHIFT == b->gfn2;
 }
 
-/* The translation at RIP, if there is one. A fault is left to the loop, which fetches again. */
-static struct translation *find_translation(struct trans_vcpu *t)
+/* The translation at RIP, or NULL and perhaps the block that has none yet. A fault is left to the
+ * loop, which fetches again. */
+static struct translation *find_translation(struct trans_vcpu *t, struct block **cold)
 {
 	struct interp_vcpu *c = t->c;
 	uint64_t rip = c->s->rip, address;
+	*cold = NULL;
 	if (!fetch(t, rip, &address))
 		return NULL;
 	struct translation *x = cache_recall(t->trans, address, rip, c);
@@ -176,37 +178,73 @@ static struct translation *find_translation(struct trans_vcpu *t)
 	if (!b || (unlikely(b->gfn2 != ~0ull) && !still_crosses(t, b)))
 		return NULL;
 	x = cache_find(b, rip, c->mode);
-	if (x && b->gfn2 >= BLOCK_CHECKED) /* the other page has to be looked at each time */
+	if (b->gfn2 < BLOCK_CHECKED)
+		return x;
+	if (x) /* the other page has to be looked at each time */
 		cache_note(t->trans, x);
+	else
+		*cold = b;
 	return x;
 }
 
-/* RIP is set and a block is over: generated code that goes on, or the way out. */
-static const uint8_t *go_on(struct frame *f)
+/* Has the interpreter run what is not worth leaving for. False: it is the loop's. */
+static bool run_cold(struct frame *f, struct block *b)
 {
-	struct trans_vcpu *t = f->t;
-	struct interp_vcpu *c = t->c;
+	struct interp_vcpu *c = f->t->c;
+	if (c->vm->cache.restless || c->until - c->cycles < b->count ||
+	    (b->gfn2 == BLOCK_CHECKED && !block_is_current(c, b)) ||
+	    b->heat >= f->t->trans->translator.warm_count)
+		return false;
+	b->heat++;
+	x87_put(f);
+	interp_run_block(c, b);
+	c->count = 0;
+	return true;
+}
+
+/* Nothing wants to be looked at between blocks. */
+static bool may_go_on(struct interp_vcpu *c)
+{
 	/* A change of mode wants a look at what may be delivered now. */
 	if (c->attention == ATTENTION_INTERRUPT && !c->s->pending_db &&
 	    c->s->activity == ACTIVITY_RUNNING &&
 	    !atomic_load_explicit(&c->v->requests, memory_order_relaxed))
 		c->attention = 0;
-	if (c->attention || c->cycles >= c->until ||
-	    atomic_load_explicit(&c->v->requests, memory_order_relaxed) ||
-	    !helper_is_translatable(c))
+	return !c->attention && c->cycles < c->until &&
+	       !atomic_load_explicit(&c->v->requests, memory_order_relaxed) &&
+	       helper_is_translatable(c);
+}
+
+/* Where generated code goes on at RIP, or NULL and perhaps the block that it goes on with. */
+static const uint8_t *code_at(struct trans_vcpu *t, struct block **cold)
+{
+	helper_choose_space(t);
+	const uint8_t *code = space_recall(t->space, t->c->s->rip);
+	*cold = NULL;
+	if (code)
+		return code;
+	struct translation *x = find_translation(t, cold);
+	if (!x)
+		return NULL;
+	space_remember(t->space, x->rip, x->code);
+	return x->code;
+}
+
+/* RIP is set and a block is over: generated code that goes on, or the way out. One block that is
+ * not translated is run on the way, for what comes behind it mostly is. */
+static const uint8_t *go_on(struct frame *f)
+{
+	struct trans_vcpu *t = f->t;
+	struct interp_vcpu *c = t->c;
+	struct block *cold;
+	if (!may_go_on(c) || t->lockstep)
+		return leave(f);
+	const uint8_t *code = code_at(t, &cold);
+	if (!code && cold && run_cold(f, cold) && may_go_on(c))
+		code = code_at(t, &cold);
+	if (!code)
 		return leave(f);
 	f->vectors = VECTORS_OUT; /* the next block that wants them asks, and is checked */
-	if (t->lockstep)
-		return leave(f);
-	helper_choose_space(t);
-	const uint8_t *code = space_recall(t->space, c->s->rip);
-	if (!code) {
-		struct translation *x = find_translation(t);
-		if (!x)
-			return leave(f);
-		space_remember(t->space, x->rip, x->code);
-		code = x->code;
-	}
 	c->s->rflags &= ~FLAG_RF;
 	give_registers(f);
 	helper_set_budget(t, f);
@@ -233,7 +271,8 @@ const uint8_t *helper_link(struct frame *f)
 	f->state->rip = l->rip;
 	if (f->t->lockstep)
 		return leave(f);
-	struct translation *to = find_translation(f->t);
+	struct block *cold;
+	struct translation *to = find_translation(f->t, &cold);
 	if (to) {
 		cache_link(trans, l, to);
 	} else {

@@ -149,17 +149,6 @@ static void report(struct trans_vcpu *t, const struct translation *x, const char
 
 /* ---- the comparison ---- */
 
-static void run_by_interpreter(struct interp_vcpu *c, const struct block *b)
-{
-	c->s->gpr[REG_BLOCK] = c->s->rip;
-	c->ops = b->insns;
-	c->count = b->count;
-	ledger_charge_many(c->ledger, EVENT_INSTRUCTION, b->count);
-	c->cycles += b->count;
-	c->s->rflags &= ~FLAG_RF;
-	b->insns[0].exec(c->s, b->insns, c);
-}
-
 static const char *difference(struct lockstep *l, const struct vcpu_state *s)
 {
 	struct vcpu_state interp = *s, trans = l->after;
@@ -207,7 +196,7 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	*c->ledger = l->ledger;
 	c->cycles = l->cycles;
 	for (unsigned k = 0; k < parts && c->s->rip == x->parts[k].rip; k++)
-		run_by_interpreter(c, x->parts[k].block);
+		interp_run_block(c, x->parts[k].block);
 	const char *what = difference(l, c->s);
 	if (what)
 		report(t, x, what);
