@@ -61,11 +61,11 @@ def build(source, base):
     os.replace(f'{base}.elf.part', f'{base}.elf')
 
 
-def run(command, limit_seconds, stdin=b''):
+def run(command, limit_seconds, stdin=b'', preexec_fn=None):
     env = dict(os.environ, **SANITIZER_ENV)
     start = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env=env)
+                               stderr=subprocess.PIPE, env=env, preexec_fn=preexec_fn)
     timed_out = False
     try:
         out, err = process.communicate(stdin, timeout=limit_seconds)

@@ -133,6 +133,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 		}
 		free(trans);
 		interp_ops.destroy(*out);
+		*out = NULL;
 		return error_set(e, -ENOMEM, "no memory for the translator");
 	}
 	uint8_t warm = config->warm_count ? config->warm_count : WARM_COUNT;
