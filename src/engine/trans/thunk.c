@@ -39,26 +39,58 @@ static void emit_load_guest(struct emitter *e)
 		emit_load(e, host, state_gpr(guest));
 }
 
-/* vmovdqu or movdqu between a vector register and the state; opcode 6F loads, 7F stores. */
-static void emit_vector(struct emitter *e, unsigned opcode, unsigned reg, bool has_avx)
+/* The middle byte of VEX where the base is T0, which is above 7. */
+static unsigned vex_map(unsigned reg, unsigned map)
 {
-	struct host_memory m = at_t0(offsetof(struct vcpu_state, fpu.ymm) + 32 * reg);
-	if (!has_avx) {
-		emit_rm(e, EMIT_F3 | EMIT_0F, opcode, reg, m);
-		return;
-	}
-	emit_byte(e, 0xc4);
-	emit_byte(e, (reg < 8) << 7 | 0x40 | 1); /* base T0 is above 7 */
-	emit_byte(e, 0x7e);
-	emit_byte(e, opcode);
-	emit_modrm(e, reg, m);
+	return (reg < 8) << 7 | 0x40 | map;
 }
 
-/* T0 has the state. */
-static void emit_vectors(struct trans *trans, struct emitter *e, unsigned opcode)
+/* vmovdqu or movdqu between all vector registers and the state; opcode 6F loads, 7F stores. T0 has
+ * the state. */
+static void emit_vectors(struct emitter *e, unsigned opcode, bool is_avx)
 {
-	for (unsigned reg = 0; reg < 16; reg++)
-		emit_vector(e, opcode, reg, trans->has_avx);
+	for (unsigned reg = 0; reg < 16; reg++) {
+		struct host_memory m = at_t0(offsetof(struct vcpu_state, fpu.ymm) + 32 * reg);
+		if (!is_avx) {
+			emit_rm(e, EMIT_F3 | EMIT_0F, opcode, reg, m);
+			continue;
+		}
+		emit_byte(e, 0xc4);
+		emit_byte(e, vex_map(reg, 1));
+		emit_byte(e, 0x7e);
+		emit_byte(e, opcode);
+		emit_modrm(e, reg, m);
+	}
+}
+
+/*
+ * Sets ZF if the upper halves of all vector registers in the state are 0. T0 has the state.
+ *
+ * They are while nothing uses AVX, and then the host's registers must be loaded by SSE behind a
+ * VZEROUPPER: while the processor takes upper halves to be in use, each SSE instruction keeps that
+ * of its destination and waits for whoever wrote it last.
+ */
+static void emit_test_uppers(struct emitter *e)
+{
+	for (unsigned reg = 0; reg < 16; reg++) {
+		emit_byte(e, 0xc4); /* vmovdqu xmm0, m; vpor xmm0, xmm0, m */
+		emit_byte(e, vex_map(0, 1));
+		emit_byte(e, reg ? 0x79 : 0x7a);
+		emit_byte(e, reg ? 0xeb : 0x6f);
+		emit_modrm(e, 0, at_t0(offsetof(struct vcpu_state, fpu.ymm) + 32 * reg + 16));
+	}
+	emit_byte(e, 0xc4); /* vptest xmm0, xmm0 */
+	emit_byte(e, 0xe2);
+	emit_byte(e, 0x79);
+	emit_byte(e, 0x17);
+	emit_byte(e, 0xc0);
+}
+
+static void emit_vzeroupper(struct emitter *e)
+{
+	emit_byte(e, 0xc5);
+	emit_byte(e, 0xf8);
+	emit_byte(e, 0x77);
 }
 
 static void emit_mxcsr(struct emitter *e, unsigned extension, struct host_memory m)
@@ -72,14 +104,11 @@ static void emit_put_vectors(struct trans *trans, struct emitter *e)
 	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
 	emit_byte(e, 0);
 	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
-	emit_vectors(trans, e, 0x7f);
+	emit_vectors(e, 0x7f, trans->has_avx);
 	emit_mxcsr(e, 3, at_t0(offsetof(struct vcpu_state, fpu.mxcsr)));
 	emit_mxcsr(e, 2, FRAME(c_mxcsr));
-	if (trans->has_avx) {
-		emit_byte(e, 0xc5); /* vzeroupper */
-		emit_byte(e, 0xf8);
-		emit_byte(e, 0x77);
-	}
+	if (trans->has_avx)
+		emit_vzeroupper(e);
 	emit_patch(skip, e->at);
 }
 
@@ -88,7 +117,18 @@ static void emit_take_vectors(struct trans *trans, struct emitter *e)
 	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
 	emit_byte(e, 0);
 	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
-	emit_vectors(trans, e, 0x6f);
+	if (trans->has_avx) {
+		emit_test_uppers(e);
+		uint8_t *are_used = emit_jcc_forward(e, CONDITION_NE);
+		emit_vzeroupper(e);
+		emit_vectors(e, 0x6f, false);
+		uint8_t *done = emit_jmp_forward(e);
+		emit_patch(are_used, e->at);
+		emit_vectors(e, 0x6f, true);
+		emit_patch(done, e->at);
+	} else {
+		emit_vectors(e, 0x6f, false);
+	}
 	emit_mxcsr(e, 2, at_t0(offsetof(struct vcpu_state, fpu.mxcsr)));
 	emit_patch(skip, e->at);
 }
