@@ -14,7 +14,7 @@ int block_open(struct block **out, const struct block_config *c, struct error *e
 	struct block *b = calloc(1, sizeof(*b));
 	if (!b)
 		return error_set(e, -ENOMEM, "out of memory");
-	b->ops = c->format == BLOCK_RAW ? &block_raw_ops : &block_nbd_ops;
+	b->ops = c->format == BLOCK_RAW && !c->is_temporary ? &block_raw_ops : &block_nbd_ops;
 	b->config = *c;
 	b->fd = -1;
 	int r = b->ops->open(b, c, e);
@@ -86,7 +86,8 @@ int block_start(struct block *b, const char **name, struct error *e)
 {
 	bool is_raw = b->ops == &block_raw_ops;
 	if (b->config.aio == BLOCK_AIO_URING && !is_raw)
-		return error_set(e, -EINVAL, "io_uring serves raw images only");
+		return error_set(e, -EINVAL,
+				 "io_uring serves raw images only, and those without snapshot=on");
 	int r = -ENOSYS;
 	if (is_raw && b->config.aio != BLOCK_AIO_THREADS)
 		r = block_uring_create(&b->uring, b, e);

@@ -1,6 +1,7 @@
 /*
  * Disk images: what is behind a guest's disk on the host. Raw files and block devices are read and
- * written here; every other format by qemu-nbd, over a socket (nbd.c).
+ * written here; every other format, and what is written to none, by qemu-nbd, over a socket
+ * (nbd.c).
  *
  * A request is done at once by block_execute(), or later: block_submit() hands it to the kernel
  * (io_uring) or to threads, block_fd() becomes readable when something has finished, and
@@ -52,6 +53,8 @@ struct block_config {
 	enum block_cache cache;
 	enum block_aio aio; /* auto: io_uring where the host lets us, else threads */
 	bool is_read_only;
+	bool is_temporary; /* what is written is kept aside and forgotten at the end; through
+			      qemu-nbd */
 	unsigned
 		answer_ms; /* not raw: after so long without an answer requests fail; 0: a minute */
 };

@@ -150,17 +150,21 @@ static int start_server(struct nbd *n, const struct block_config *c, struct erro
 				   format,
 				   cache,
 				   "--discard=unmap",
-				   c->is_read_only ? "--read-only" : "--shared=1",
+				   c->is_temporary   ? "--snapshot"
+				   : c->is_read_only ? "--read-only"
+						     : "--shared=1",
 				   "--",
 				   c->path,
 				   NULL};
 	snprintf(format, sizeof(format), "--format=%s", block_format_names[c->format]);
 	snprintf(cache, sizeof(cache), "--cache=%s", block_cache_names[c->cache]);
-	if (access(c->path, c->is_read_only ? R_OK : R_OK | W_OK))
+	if (access(c->path, c->is_read_only || c->is_temporary ? R_OK : R_OK | W_OK))
 		return error_set(e, -errno, "cannot open '%s': %s", c->path, strerror(errno));
 	int r = nbd_server_start(&n->server, arguments, e);
 	if (r)
-		return error_prefix(e, "format=%s", block_format_names[c->format]);
+		return c->is_temporary
+			       ? error_prefix(e, "snapshot=on")
+			       : error_prefix(e, "format=%s", block_format_names[c->format]);
 	r = connect_server(n);
 	if (r)
 		error_set(e, r,

@@ -275,6 +275,9 @@ static int put_everything(struct saving *s, struct error *e)
 static int prepare(struct saving *s, struct vm *vm, const char *base, struct error *e)
 {
 	size_t size_bytes;
+	const char *why = vm_unsavable(vm);
+	if (why)
+		return error_set(e, -EINVAL, "cannot save this machine: %s", why);
 	int r = base ? open_base(s, vm, base, e) : 0;
 	if (!r)
 		r = snapshot_machine_write(vm, s->base, &s->machine, e);

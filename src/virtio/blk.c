@@ -358,7 +358,7 @@ static const struct virtio_ops ops = {
 struct blk_options {
 	struct virtio_options common;
 	const char *file, *serial;
-	bool readonly;
+	bool readonly, snapshot;
 	int format, cache, aio, discard, interface;
 };
 
@@ -372,6 +372,7 @@ static const struct spec_row option_rows[] = {
 	{.name = "path", .kind = SPEC_TEXT, FIELD(file)},
 	{.name = "readonly", .kind = SPEC_ON_OFF, FIELD(readonly)},
 	{.name = "ro", .kind = SPEC_ON_OFF, FIELD(readonly)},
+	{.name = "snapshot", .kind = SPEC_ON_OFF, FIELD(snapshot)},
 	{.name = "serial", .kind = SPEC_TEXT, FIELD(serial)},
 	{.name = "format", .kind = SPEC_CHOICE, FIELD(format), .choices = block_format_names},
 	{.name = "cache", .kind = SPEC_CHOICE, FIELD(cache), .choices = block_cache_names},
@@ -387,6 +388,11 @@ static int parse(struct blk_options *o, const char *text, struct error *e)
 	int r = virtio_options_parse(text, option_rows, ARRAY_COUNT(option_rows), o, e);
 	if (!r && (!o->file || !*o->file))
 		r = error_set(e, -EINVAL, "the image is missing: FILE[,readonly=on]...");
+	if (!r && o->snapshot && o->readonly)
+		r = error_set(
+			e, -EINVAL,
+			"snapshot=on is for disks that are written, and readonly=on for those "
+			"that are not");
 	if (!r && o->serial && strlen(o->serial) > ID_BYTES)
 		r = error_set(e, -EINVAL, "serial: '%s' is longer than %d characters", o->serial,
 			      ID_BYTES);
@@ -487,11 +493,16 @@ static int build(struct blk *b, const struct blk_options *o, const char *text,
 		.cache = (enum block_cache)o->cache,
 		.aio = (enum block_aio)o->aio,
 		.is_read_only = o->readonly,
+		.is_temporary = o->snapshot,
 	};
 	bool has_discard = o->discard == 0 || o->discard == 2;
 	char *whole = NULL;
 	virtio_init(&b->virtio, &ops, host, 0);
 	b->is_read_only = o->readonly;
+	if (o->snapshot)
+		b->virtio.unsavable =
+			"what a disk with snapshot=on was written lasts no longer than "
+			"the machine";
 	snprintf(b->serial, sizeof(b->serial), "%s", o->serial ? o->serial : "");
 	int r = block_open(&b->image, &c, e);
 	if (!r)

@@ -127,10 +127,11 @@ struct virtio_device {
 	size_t own_bytes;
 	struct virtio_wire wire;
 	struct timer timer;
-	bool is_live;	     /* it is connected to a world where real time passes */
-	unsigned in_flight;  /* work that finishes by itself; real clock only */
-	char *text;	     /* the option, complete; owned */
-	const char *problem; /* why it needs a reset; for people */
+	bool is_live;	       /* it is connected to a world where real time passes */
+	unsigned in_flight;    /* work that finishes by itself; real clock only */
+	char *text;	       /* the option, complete; owned */
+	const char *unsavable; /* why no snapshot can hold it; NULL: one can */
+	const char *problem;   /* why it needs a reset; for people */
 	uint64_t fail_count;
 };
 

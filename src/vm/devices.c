@@ -398,6 +398,16 @@ const char *vm_device(const struct vm *vm, unsigned i, const char **text)
 	return kind_name(&s->kind);
 }
 
+const char *vm_unsavable(const struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->devices->count; i++) {
+		const struct virtio_device *d = vm->devices->slots[i].virtio;
+		if (d && d->unsavable)
+			return d->unsavable;
+	}
+	return NULL;
+}
+
 _Static_assert(VM_BALLOON_STATS == VIRTIO_BALLOON_STATS, "the same statistics");
 
 int vm_balloon(struct vm *vm, const uint64_t *target_bytes, struct vm_balloon *out)

@@ -253,6 +253,8 @@ const struct profile *vm_profile(const struct vm *vm);
 /* The devices of the configuration: the kind, and a text that makes the same device again. */
 unsigned vm_device_count(const struct vm *vm);
 const char *vm_device(const struct vm *vm, unsigned i, const char **text);
+/* Why no snapshot can hold a device; NULL: each can be held. */
+const char *vm_unsavable(const struct vm *vm);
 /* The balloon device: sets how much memory the guest shall give back (NULL: asks only), and what is
  * known. Statistics come with the next call; UINT64_MAX is unknown. -ENODEV. */
 #define VM_BALLOON_STATS 10

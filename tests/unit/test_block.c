@@ -298,6 +298,80 @@ static void test_what_is_no_disk(void **state)
 	unlink(path);
 }
 
+/* ---- block devices: a loop device, which only root can make ---- */
+
+static bool loop_open(const char *file, char *device, size_t size)
+{
+	char command[80];
+	snprintf(command, sizeof(command), "losetup -f --show %s 2>/dev/null", file);
+	FILE *f = popen(command, "r");
+	assert_non_null(f);
+	bool is_open = fgets(device, (int)size, f) != NULL;
+	pclose(f);
+	if (!is_open)
+		print_message(
+			"no loop devices here (root makes them): no block device is tested\n");
+	else
+		device[strcspn(device, "\n")] = 0;
+	return is_open;
+}
+
+static bool is_all(const char *path, uint64_t at, size_t count, uint8_t value)
+{
+	uint8_t bytes[4096];
+	int fd = open(path, O_RDONLY);
+	assert_true(count <= sizeof(bytes));
+	assert_int_equal(pread(fd, bytes, count, (off_t)at), count);
+	close(fd);
+	for (size_t i = 0; i < count; i++)
+		if (bytes[i] != value)
+			return false;
+	return true;
+}
+
+static void work_on_device(const char *device, const char *file, enum block_aio aio)
+{
+	uint8_t bytes[4096];
+	struct error e = {0};
+	struct block *second;
+	const struct block_config c = {.path = device, .aio = aio};
+	struct block *b = open_block(&c);
+	assert_int_equal(block_info(b)->size_bytes, IMAGE_BYTES);
+	assert_int_equal(block_open(&second, &c, &e), -EBUSY);
+	memset(bytes, 0x42, sizeof(bytes));
+	assert_int_equal(carry_out(b, BLOCK_WRITE, 8192, bytes, sizeof(bytes)), 0);
+	assert_int_equal(carry_out(b, BLOCK_FLUSH, 0, NULL, 0), 0);
+	assert_true(is_all(file, 8192, sizeof(bytes), 0x42));
+	memset(bytes, 0, sizeof(bytes));
+	assert_int_equal(carry_out(b, BLOCK_READ, 8192, bytes, sizeof(bytes)), 0);
+	assert_int_equal(bytes[4095], 0x42);
+	for (enum block_op op = BLOCK_DISCARD; op <= BLOCK_WRITE_ZEROES; op++) {
+		memset(bytes, 0x17, sizeof(bytes));
+		assert_int_equal(carry_out(b, BLOCK_WRITE, 8192, bytes, sizeof(bytes)), 0);
+		assert_int_equal(carry_out(b, op, 8192, NULL, 4096), 0);
+		assert_int_equal(carry_out(b, BLOCK_FLUSH, 0, NULL, 0), 0);
+		assert_true(is_all(file, 8192, sizeof(bytes), 0));
+	}
+	assert_int_equal(carry_out(b, BLOCK_READ, IMAGE_BYTES, bytes, 512), -ERANGE);
+	block_close(b);
+}
+
+static void test_block_device(void **state)
+{
+	char path[32], device[64], command[80];
+	make_image(path);
+	bool has_device = loop_open(path, device, sizeof(device));
+	if (has_device) {
+		work_on_device(device, path, BLOCK_AIO_AUTO);
+		work_on_device(device, path, BLOCK_AIO_THREADS);
+		snprintf(command, sizeof(command), "losetup -d %s", device);
+		assert_int_equal(system(command), 0);
+	}
+	unlink(path);
+	if (!has_device)
+		skip();
+}
+
 /* ---- through qemu-nbd, if there is one ---- */
 
 struct image {
@@ -357,6 +431,35 @@ static void test_qcow2(void **state)
 	c.format = BLOCK_VHDX;
 	refuses(&c, "qemu-nbd cannot open");
 	remove_image(&image);
+}
+
+/* What is written is there for who wrote it, and for nobody else. */
+static void test_temporary(void **state)
+{
+	char path[32];
+	uint8_t bytes[4096];
+	if (system("command -v qemu-nbd >/dev/null")) {
+		print_message("qemu-nbd (Debian: qemu-utils) is not installed: no snapshot=on\n");
+		skip();
+	}
+	make_image(path);
+	const struct block_config c = {.path = path, .is_temporary = true};
+	struct block *first = open_block(&c), *second = open_block(&c);
+	memset(bytes, 0x42, sizeof(bytes));
+	assert_int_equal(carry_out(first, BLOCK_WRITE, 4096, bytes, sizeof(bytes)), 0);
+	assert_int_equal(carry_out(first, BLOCK_FLUSH, 0, NULL, 0), 0);
+	assert_int_equal(carry_out(second, BLOCK_READ, 4096, bytes, sizeof(bytes)), 0);
+	expect(bytes, 4096, sizeof(bytes));
+	assert_int_equal(carry_out(first, BLOCK_READ, 4096, bytes, sizeof(bytes)), 0);
+	assert_int_equal(bytes[0], 0x42);
+	assert_int_equal(bytes[4095], 0x42);
+	block_close(first);
+	block_close(second);
+	struct block *raw = open_block(&(struct block_config){.path = path});
+	assert_int_equal(carry_out(raw, BLOCK_READ, 4096, bytes, sizeof(bytes)), 0);
+	expect(bytes, 4096, sizeof(bytes));
+	block_close(raw);
+	unlink(path);
 }
 
 /* Our only child. */
@@ -446,6 +549,7 @@ int main(void)
 		cmocka_unit_test(test_ring_errors),  cmocka_unit_test(test_ring_is_slow),
 		cmocka_unit_test(test_ring_drains),  cmocka_unit_test(test_ring_is_restricted),
 		cmocka_unit_test(test_locks),	     cmocka_unit_test(test_what_is_no_disk),
+		cmocka_unit_test(test_block_device), cmocka_unit_test(test_temporary),
 		cmocka_unit_test(test_qcow2),	     cmocka_unit_test(test_server_dies),
 		cmocka_unit_test(test_server_hangs),
 	};
