@@ -7,8 +7,11 @@
  *     nested: the guest's table itself is walked; writes are free
  *
  *   shadow -> nested  at the second write within an interval
- *   nested -> shadow  after an interval without a write (the VMM scans the host's dirty bits) in
- * which MISSES_MIN walks went through it
+ *   nested -> shadow  after intervals without a write (the VMM scans the host's dirty bits) in
+ * which MISSES_MIN walks went through it, twice as many for each time that it fell back
+ *
+ * Shadows are built when the scan decides on them, with all entries whose pages the guest accessed
+ * before, so they cost no exits; a scan is one change of mode, however many tables take part in it.
  *
  * A table that the VMM meets for the first time is nested, so that what lives shortly costs no
  * exits (the paper starts each process in nested mode).
@@ -16,10 +19,12 @@
  * The hardware is the idealised one of the paper: it sets A and D in the guest's tables itself,
  * also for pages that a shadow leaf maps (then by a whole two-dimensional walk); CR3 writes do not
  * exit, for a cache of roots maps the guest's to the shadow's, unless the root is in shadow state
- * and not kept; INVLPG does not. Only fills of the shadow and writes to its tables exit. A walk
- * makes one reference for each shadow level above the switch, one for each guest level below, and
- * one for each level of the host's table for each guest-physical address below; the switching
- * entry holds the host's address of the table that it names, a nested root's is looked up.
+ * and not kept; INVLPG does not. So what a TLB holds is as old as the guest lets it be, global
+ * pages outlive CR3 writes, and the VMM flushes only to protect a table. Only fills of the shadow
+ * and writes to its tables exit. A walk makes one reference for each shadow level above the switch,
+ * one for each guest level below, and one for each level of the host's table for each
+ * guest-physical address below; the switching entry holds the host's address of the table that it
+ * names, a nested root's is looked up.
  *
  * The host's table is dense: level l has one entry for each 2^(12 + 9 (l - 1)) bytes, side by side.
  * Walk caches shorten the part above the switch and the part below it, each for itself.
@@ -33,8 +38,9 @@
 
 #define INTERVAL_DEFAULT 1000000u   /* instructions */
 #define WRITES_MAX 2u		    /* in an interval; then a table is nested */
-#define MISSES_MIN 32u		    /* in an interval; fewer do not pay for the exits of a fill */
-#define PREFETCH MMU_PREFETCH_TABLE /* a table that changes its state is built whole */
+#define MISSES_MIN 32u		    /* and no write between them: they pay for a shadow */
+#define RELAPSES_MAX 6u		    /* each doubles that number */
+#define PREFETCH MMU_PREFETCH_TABLE /* a fault fills the whole table, too */
 #define IDLE_INTERVALS_MAX 8u	    /* then a nested table is forgotten */
 
 /* Where the host's table is: above RAM and the shadow's pool, each level in a place of its own. */
@@ -47,8 +53,10 @@ enum table_state { TABLE_UNKNOWN, TABLE_NESTED, TABLE_SHADOWED };
 struct agile_table {
 	uint8_t state; /* unknown: as nested, but nobody looks at it */
 	uint8_t write_count, idle_intervals;
-	uint32_t miss_count; /* in this interval */
-	uint32_t interval;   /* that the counts are of, while shadowed */
+	uint8_t relapse_count;
+	bool is_used;	     /* in this interval */
+	uint32_t miss_count; /* since the last interval with a write */
+	uint32_t interval;   /* that the writes are of, while shadowed */
 };
 
 struct agile {
@@ -84,11 +92,22 @@ static bool is_nested(const void *opaque, uint64_t gfn)
 	return table_of(opaque, gfn)->state != TABLE_SHADOWED;
 }
 
+static bool is_root_nested(const struct agile *a)
+{
+	struct walk_source source = mmu_walk_source(a->shadow.base.mmu);
+	struct agile_table *t = table_of(a, gpa_gfn(source.root));
+	/* PAE's registers are as good as a shadow: their tables decide. */
+	if (a->shadow.core.context.mode == &paging_modes[PAGING_PAE])
+		return false;
+	return !t || t->state != TABLE_SHADOWED;
+}
+
 /* States */
 
 /* Without memory for the list a table stays unknown: nested, and never shadowed. */
-static void look_at(struct agile *a, uint64_t gfn, struct agile_table *t)
+static void look_at(struct agile *a, uint64_t gfn, struct agile_table *t, uint8_t relapse_count)
 {
+	*t = (struct agile_table){.state = TABLE_UNKNOWN};
 	if (a->nested_count == a->nested_room) {
 		uint32_t room = a->nested_room ? a->nested_room * 2 : 256;
 		uint64_t *more = realloc(a->nested, room * sizeof(*more));
@@ -98,22 +117,29 @@ static void look_at(struct agile *a, uint64_t gfn, struct agile_table *t)
 		a->nested_room = room;
 	}
 	a->nested[a->nested_count++] = gfn;
-	*t = (struct agile_table){.state = TABLE_NESTED};
+	*t = (struct agile_table){.state = TABLE_NESTED, .relapse_count = relapse_count};
 	memory_hold_table(a->shadow.base.mmu->memory, gpa_from_gfn(gfn));
 }
 
 static void make_nested(struct agile *a, uint64_t gfn, struct agile_table *t)
 {
 	struct shadow *s = core_of(a);
-	*t = (struct agile_table){.state = TABLE_UNKNOWN};
-	look_at(a, gfn, t);
+	look_at(a, gfn, t, (uint8_t)(t->relapse_count + (t->relapse_count < RELAPSES_MAX)));
 	shadow_switch_table(s, gfn);
 	ledger_charge(s->mmu->ledger, EVENT_PAGING_SWITCH);
-	mmu_flush_tlb(s->mmu);
-	s->is_flush_due = false;
 }
 
-/* The interval is over: which nested tables were clean and worth a shadow? */
+/* The interval is over for a nested table: was it clean, and is it worth a shadow? */
+static bool take_interval(struct agile_table *t)
+{
+	if (t->write_count)
+		t->miss_count = 0;
+	t->idle_intervals = t->is_used ? 0 : (uint8_t)(t->idle_intervals + 1);
+	t->write_count = 0;
+	t->is_used = false;
+	return t->miss_count >= MISSES_MIN << t->relapse_count;
+}
+
 static void scan(struct agile *a)
 {
 	struct shadow *s = core_of(a);
@@ -122,28 +148,32 @@ static void scan(struct agile *a)
 	for (uint32_t i = 0; i < a->nested_count; i++) {
 		uint64_t gfn = a->nested[i];
 		struct agile_table *t = table_of(a, gfn);
-		bool is_shadowed = !t->write_count && t->miss_count >= MISSES_MIN;
-		t->idle_intervals = t->miss_count ? 0 : (uint8_t)(t->idle_intervals + 1);
-		t->write_count = 0;
-		t->miss_count = 0;
+		bool is_shadowed = take_interval(t);
 		if (!is_shadowed && t->idle_intervals < IDLE_INTERVALS_MAX) {
 			a->nested[kept++] = gfn;
 			continue;
 		}
 		memory_release_table(s->mmu->memory, gpa_from_gfn(gfn));
-		*t = (struct agile_table){.state = is_shadowed ? TABLE_SHADOWED : TABLE_UNKNOWN,
-					  .interval = a->interval};
-		if (!is_shadowed)
+		if (!is_shadowed) {
+			*t = (struct agile_table){.state = TABLE_UNKNOWN};
 			continue;
+		}
+		*t = (struct agile_table){.state = TABLE_SHADOWED,
+					  .relapse_count = t->relapse_count,
+					  .interval = a->interval};
 		shadow_unswitch_table(s, gfn);
-		ledger_charge(s->mmu->ledger, EVENT_PAGING_SWITCH);
 		switched_count++;
 	}
 	a->nested_count = kept;
-	if (switched_count) {
+	if (!switched_count)
+		return;
+	ledger_charge(s->mmu->ledger, EVENT_PAGING_SWITCH);
+	shadow_build_unswitched(s);
+	if (!is_root_nested(a))
+		shadow_build_root(s);
+	if (s->is_flush_due)
 		mmu_flush_tlb(s->mmu);
-		s->is_flush_due = false;
-	}
+	s->is_flush_due = false;
 }
 
 static void look(struct agile *a)
@@ -191,11 +221,12 @@ static uint8_t *mapped_mark(const struct agile *a, gpa_t at, unsigned *shift)
 	return &a->touched[index & ~((BIT(*shift) >> PAGE_SHIFT) - 1)];
 }
 
-/* The exit that shadows a page finds it host memory, so it enters it into the host's table, too. */
-static void map_with_shadow(struct agile *a, gpa_t at)
+/* Whoever shadows a page finds it host memory, so it enters it into the host's table, too. */
+static void mapped(void *opaque, uint64_t gfn)
 {
+	struct agile *a = opaque;
 	unsigned shift;
-	uint8_t *mark = mapped_mark(a, at, &shift);
+	uint8_t *mark = mapped_mark(a, gpa_from_gfn(gfn), &shift);
 	if (!mark || *mark)
 		return;
 	*mark = 1;
@@ -240,9 +271,11 @@ static void charge_nested_part(struct agile *a, gva_t address, const struct walk
 			continue;
 		struct agile_table *t = table_of(a, gpa_gfn(step->address));
 		if (t && t->state == TABLE_UNKNOWN)
-			look_at(a, gpa_gfn(step->address), t);
+			look_at(a, gpa_gfn(step->address), t, 0);
 		if (t && t->miss_count < UINT32_MAX)
 			t->miss_count++;
+		if (t)
+			t->is_used = true;
 		if (!is_located)
 			locate(a, step->address, &host[path.count]);
 		is_located = false;
@@ -280,7 +313,8 @@ static void answer(struct agile *a, const struct walk_result *r, enum access_kin
 		.host = memory_host(mmu->memory, r->gpa, 1),
 		.page_shift = (uint8_t)shift,
 		.guest_shift = r->page_shift,
-		.flags = (uint8_t)(flags | (flags & (int)WALK_W ? (int)WALK_D : 0)),
+		.flags = (uint8_t)(flags | (flags & (int)WALK_W ? (int)WALK_D : 0) |
+				   (r->flags & WALK_G)),
 	};
 }
 
@@ -313,16 +347,6 @@ static unsigned level_of(const struct shadow *s, unsigned shift)
 	while (s->mode->level[level].shift != shift)
 		level++;
 	return level;
-}
-
-static bool is_root_nested(const struct agile *a)
-{
-	struct walk_source source = mmu_walk_source(a->shadow.base.mmu);
-	struct agile_table *t = table_of(a, gpa_gfn(source.root));
-	/* PAE's registers are as good as a shadow: their tables decide. */
-	if (a->shadow.core.context.mode == &paging_modes[PAGING_PAE])
-		return false;
-	return !t || t->state != TABLE_SHADOWED;
 }
 
 /* The shadow has nothing that grants the access. Returns false for a fault of the guest's own. */
@@ -358,7 +382,6 @@ static bool fill_shadow(struct agile *a, gva_t address, enum access_kind kind, e
 		shadow_charge_exit(s, outcome == SHADOW_EMULATE ? EVENT_EXIT_TABLE_WRITE
 								: EVENT_EXIT_PF_HIDDEN);
 		ledger_charge(mmu->ledger, EVENT_SHADOW_FILL);
-		map_with_shadow(a, r.gpa);
 		if (outcome == SHADOW_EMULATE)
 			shadow_emulate(&r, out);
 		else
@@ -408,9 +431,9 @@ static bool agile_cr3_written(struct strategy *strategy, bool no_flush)
 	look(a);
 	if (is_exit)
 		ledger_charge(s->mmu->ledger, EVENT_EXIT_CR3_WRITE);
-	else if (!is_root_nested(a))
-		ledger_charge(s->mmu->ledger, EVENT_SHADOW_ROOT_HIT);
 	shadow_switch_root(s);
+	if (is_exit)
+		shadow_build_root(s); /* a space that stays in the TLB may never fault */
 	bool is_whole = s->is_flush_due || (is_exit && !s->mmu->private->is_tagged);
 	s->is_flush_due = false;
 	return is_whole;
@@ -477,9 +500,12 @@ static int agile_create(struct strategy **out, struct mmu *mmu, const struct mmu
 		.is_keeping = true,
 		.is_updating = true,
 		.is_cr3_exitless = true,
+		.is_invlpg_exitless = true,
+		.is_global = true,
 		.prefetch_count = PREFETCH,
 		.root_count = config->root_count,
 		.is_nested = is_nested,
+		.mapped = mapped,
 		.opaque = a,
 	};
 	a->shadow.base = (struct strategy){&agile_ops, mmu};

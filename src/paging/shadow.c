@@ -220,6 +220,12 @@ static bool is_worthless(const struct shadow *s, uint32_t page)
 	return f && f->table_epoch == s->epoch && f->unsync_slot;
 }
 
+/* A leaf lost rights, or went. */
+static void note_loss(struct shadow *s)
+{
+	s->is_flush_due |= !s->policy.is_invlpg_exitless;
+}
+
 void shadow_clear_entry(struct shadow *s, uint32_t at)
 {
 	uint64_t *entry = shadow_entry(s, at);
@@ -233,7 +239,7 @@ void shadow_clear_entry(struct shadow *s, uint32_t at)
 	link_out(s, at);
 	*entry = 0;
 	p->used_count--;
-	s->is_flush_due = true;
+	note_loss(s);
 	if (child != SHADOW_NONE && is_worthless(s, child))
 		shadow_zap(s, child);
 }
@@ -462,7 +468,9 @@ void shadow_zap(struct shadow *s, uint32_t page)
 	table_pool_free(&s->pool, page);
 	s->live_count--;
 	/* What nothing led to, the TLBs lost when the last pointer went. */
-	s->is_flush_due = was_due || was_reached;
+	s->is_flush_due = was_due;
+	if (was_reached)
+		note_loss(s);
 	if (s->policy.is_watching && shadow_is_table(p))
 		uncount_table(s, p->gfn);
 }
@@ -504,9 +512,8 @@ void shadow_switch_table(struct shadow *s, uint64_t gfn)
 			s->pages[shadow_page_of(at)].used_count--;
 			shadow_set_leaf(s, at, shadow_switch_entry(s, gfn, p->role.access));
 		}
-		s->is_flush_due = true;
 		shadow_zap(s, page);
-		s->is_flush_due = true;
+		note_loss(s);
 		page = shadow_first_of(s, gfn);
 	}
 }
@@ -516,12 +523,15 @@ void shadow_unswitch_table(struct shadow *s, uint64_t gfn)
 	uint64_t host_address = hpa_from_gpa(s->mmu->memory, gpa_from_gfn(gfn)).v;
 	for (uint32_t at = *mappings_at(s, host_address, 1), next; at != SHADOW_NONE; at = next) {
 		next = s->links[at].next;
-		if (*shadow_entry(s, at) & SHADOW_SWITCH)
-			shadow_clear_entry(s, at);
+		if (!(*shadow_entry(s, at) & SHADOW_SWITCH))
+			continue;
+		shadow_clear_entry(s, at);
+		if (s->unswitched_count < SHADOW_UNSWITCHED_MAX)
+			s->unswitched[s->unswitched_count++] = at;
 	}
 }
 
-static uint32_t free_count(const struct shadow *s)
+uint32_t shadow_free_count(const struct shadow *s)
 {
 	uint64_t limit = hard_limit(SHADOW_PAGES_MIN, s->pool.page_count, s->full_count,
 				    SHADOW_PAGES_PATIENCE);
@@ -530,7 +540,7 @@ static uint32_t free_count(const struct shadow *s)
 
 void shadow_reserve(struct shadow *s, uint32_t count)
 {
-	if (likely(free_count(s) >= count))
+	if (likely(shadow_free_count(s) >= count))
 		return;
 	s->full_count++;
 	if (!s->policy.is_watching) {
@@ -539,7 +549,7 @@ void shadow_reserve(struct shadow *s, uint32_t count)
 		ledger_charge(s->mmu->ledger, EVENT_SHADOW_FLUSH);
 		return;
 	}
-	for (uint32_t page = s->oldest, next; free_count(s) < count; page = next) {
+	for (uint32_t page = s->oldest, next; shadow_free_count(s) < count; page = next) {
 		assert(page != SHADOW_NONE);
 		next = s->pages[page].newer;
 		if (page == s->root)

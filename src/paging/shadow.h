@@ -7,15 +7,15 @@
  * format, each of its tables as two (level 1) or four (level 2) quadrants, its 4M pages as pairs of
  * 2M. A root of four registers (PAE format) is a shadow page whose entries cost no reference.
  *
- *   63  62..52  51..........12  11  10..9  8   7    6..3   2   1   0
- *   NX   0      HPA              NP  SIZE   SW  PS    0     U   W   P
+ *   63  62..53  52  51..........12  11  10..9  8   7    6..3   2   1   0
+ *   NX   0      SW  HPA              NP  SIZE   G   PS    0     U   W   P
  *
  * SIZE names the guest's page when it is larger than 4K (1: 2M, 2: 4M, 3: 1G). It is on every entry
  * whose region lies within one such page, pointers to tables included, so that INVLPG can drop the
  * whole page from any address in it. NP, with P clear: the guest's entry is known to be not present
  * (the `pf-filter` setting). SW: HPA is a table of the guest, and the walk goes on in two
- * dimensions
- * (`agile`); the rights are those of the entries above.
+ * dimensions (`agile`); the rights are those of the entries above. G, where the policy wants it:
+ * the guest's leaf is global.
  *
  * Rights are in leaves alone; pointers grant everything. A leaf is writable only once the guest's D
  * is set, and is made only after A was set at every level: then hardware can never do what the
@@ -50,10 +50,11 @@
 #define SHADOW_SIZE_SHIFT 9
 #define SHADOW_SIZE (3ull << SHADOW_SIZE_SHIFT)
 #define SHADOW_NOT_PRESENT BIT(11)
-#define SHADOW_SWITCH BIT(8)
+#define SHADOW_SWITCH BIT(52)
 #define SHADOW_ADDRESS 0x000ffffffffff000ull
 #define SHADOW_ENTRIES 512u
 #define SHADOW_NONE UINT32_MAX
+#define SHADOW_UNSWITCHED_MAX 1024u /* the others wait for their faults */
 
 struct shadow_policy {
 	bool is_watching;    /* guest tables are write-protected */
@@ -63,11 +64,17 @@ struct shadow_policy {
 	bool is_zapping;     /* a table written again and again without use loses its shadows */
 	bool is_pf_filtered; /* not-present entries are told apart */
 	bool is_cr3_exitless;
+	/* The guest invalidates the processor's TLBs itself, which may be as old as it lets them:
+	 * only where a page becomes protected is there something to flush. */
+	bool is_invlpg_exitless;
+	bool is_global;		 /* leaves of the guest's global pages are global */
 	unsigned prefetch_count; /* entries in the group around the faulting one; 1: it alone */
 	unsigned root_count;	 /* retained roots at most */
 	/* `agile`: is this table of the guest walked in two dimensions? NULL: none is. */
 	bool (*is_nested)(const void *opaque, uint64_t gfn);
-	const void *opaque;
+	/* A leaf for `gfn` was made. NULL: nobody asks. */
+	void (*mapped)(void *opaque, uint64_t gfn);
+	void *opaque;
 };
 
 /* All that the entries of a shadow page depend on, beside the guest frame and the paging mode,
@@ -83,6 +90,7 @@ union shadow_role {
 		uint32_t is_wp : 1;
 		uint32_t is_smep : 1; /* these two only where is_wp is clear */
 		uint32_t is_smap : 1;
+		uint32_t is_global : 1; /* direct: the guest's page is, and the policy wants it */
 	};
 	uint32_t bits;
 };
@@ -162,9 +170,12 @@ struct shadow {
 	unsigned page_shift_max;
 	const struct walk_result *walk; /* an observer's, while it fills: what the primary is about
 					   to set; else NULL */
-	bool is_flush_due;		/* the TLBs may hold what the shadow no longer says */
-	uint64_t exit_count;		/* when to audit */
-	uint32_t audit_count;		/* and what */
+	/* Where there was a switch until shadow_build_unswitched(). */
+	uint32_t unswitched[SHADOW_UNSWITCHED_MAX];
+	unsigned unswitched_count;
+	bool is_flush_due;    /* the TLBs may hold what the shadow no longer says */
+	uint64_t exit_count;  /* when to audit */
+	uint32_t audit_count; /* and what */
 };
 
 /* What the hardware found. */
@@ -184,6 +195,7 @@ void shadow_fini(struct shadow *s);
 /* Drops everything, and takes the mode of the guest's present controls. Returns false if there was
  * nothing. */
 bool shadow_drop_all(struct shadow *s);
+uint32_t shadow_free_count(const struct shadow *s);
 /* Evicts until `count` pages are free. */
 void shadow_reserve(struct shadow *s, uint32_t count);
 uint32_t shadow_find(const struct shadow *s, uint64_t gfn, union shadow_role role);
@@ -288,7 +300,8 @@ struct shadow_want {
 	bool is_present;	/* the guest's P */
 	union shadow_role role; /* pointer: the child's */
 	uint64_t gfn;		/* the child's, or the first page of the leaf */
-	unsigned flags;		/* leaf: WALK_* of the guest's page, all levels together; switch:
+	unsigned flags;		/* leaf: WALK_* of the guest's page, all levels together (and
+				   WALK_G whatever CR4.PGE is, if the policy wants it); switch:
 				   of those above */
 	unsigned guest_shift;
 };
@@ -305,6 +318,13 @@ unsigned shadow_shift_at(const struct shadow *s, uint64_t gfn, unsigned shift_ma
 void shadow_prefetch(struct shadow *s, gva_t address);
 /* Sets NP where the guest has nothing. */
 void shadow_mark_absent(struct shadow *s, uint32_t page);
+
+/* shadow_build.c: ahead of any fault, with all that lies below, as far as there is room */
+
+/* What shadow_unswitch_table() left empty. */
+void shadow_build_unswitched(struct shadow *s);
+/* The current root, if it has no shadow. */
+void shadow_build_root(struct shadow *s);
 
 /* shadow_sync.c: what the guest does to its tables */
 

@@ -95,6 +95,8 @@ static bool audit_direct(const struct audit *a, uint32_t at, uint64_t entry)
 		return true;
 	}
 	unsigned rights = shadow_flags(entry) & WALK_RIGHTS;
+	if (((entry & PTE_G) != 0) != p->role.is_global)
+		return wrong(a, "entry %u: not as global as its page", at);
 	if ((entry & SHADOW_ADDRESS) != hpa_from_gpa(s->mmu->memory, gpa_from_gfn(gfn)).v ||
 	    (rights | WALK_W) != (p->role.access | WALK_W) || (rights & ~p->role.access & WALK_W))
 		return wrong(a, "entry %u: %#" PRIx64 " in a direct table", at, entry);

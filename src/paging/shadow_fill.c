@@ -24,13 +24,13 @@ static unsigned size_shift(uint64_t entry)
 unsigned shadow_flags(uint64_t entry)
 {
 	return (entry & PTE_W ? WALK_W | WALK_D : 0) | (entry & PTE_U ? WALK_U : 0) |
-	       (entry & PTE_NX ? WALK_NX : 0);
+	       (entry & PTE_NX ? WALK_NX : 0) | (entry & PTE_G ? WALK_G : 0);
 }
 
-static uint64_t rights_bits(unsigned flags)
+static uint64_t flag_bits(unsigned flags)
 {
 	return (flags & WALK_W ? PTE_W : 0) | (flags & WALK_U ? PTE_U : 0) |
-	       (flags & WALK_NX ? PTE_NX : 0);
+	       (flags & WALK_NX ? PTE_NX : 0) | (flags & WALK_G ? PTE_G : 0);
 }
 
 unsigned shadow_guest_shift(uint64_t entry, unsigned page_shift)
@@ -144,6 +144,12 @@ static unsigned narrow(const struct shadow *s, unsigned access, uint64_t e)
 	       (e & s->mmu->private->context.nx_bit ? WALK_NX : 0);
 }
 
+/* WALK_G for a guest's leaf `e`. */
+static unsigned global_flag(const struct shadow *s, uint64_t e)
+{
+	return s->policy.is_global && (e & PTE_G) ? WALK_G : 0;
+}
+
 /* The role of the page below entry `index` of `p` on the way down the guest's tables. */
 static union shadow_role role_below(const struct shadow *s, const struct shadow_page *p,
 				    unsigned index, unsigned access)
@@ -216,7 +222,7 @@ struct shadow_want shadow_want(const struct shadow *s, uint32_t page, unsigned i
 	w.kind = SHADOW_WANT_LEAF;
 	w.guest_shift = c->mode->level[level].shift;
 	w.gfn = part_of(p, index, large_frame(c, e, w.guest_shift), w.guest_shift);
-	w.flags = access | (e & PTE_D ? WALK_D : 0);
+	w.flags = access | (e & PTE_D ? WALK_D : 0) | global_flag(s, e);
 	return w;
 }
 
@@ -252,24 +258,28 @@ bool shadow_is_as_wanted(const struct shadow *s, uint32_t at, const struct shado
 		       child->role.level + 1u == p->role.level &&
 		       size_shift((uint64_t)child->role.size << SHADOW_SIZE_SHIFT) ==
 			       w->guest_shift &&
+		       child->role.is_global == !!(w->flags & WALK_G) &&
 		       are_rights_as_wanted(p->role, child->role.access, w->flags);
 	}
 	return w->kind == SHADOW_WANT_LEAF && memory_slot(s->mmu->memory, gpa_from_gfn(w->gfn)) &&
 	       hpa_from_gpa(s->mmu->memory, gpa_from_gfn(w->gfn)).v == (entry & SHADOW_ADDRESS) &&
-	       size_shift(entry) == w->guest_shift &&
+	       size_shift(entry) == w->guest_shift && !(entry & PTE_G) == !(w->flags & WALK_G) &&
 	       are_rights_as_wanted(p->role, shadow_flags(entry) & WALK_RIGHTS, w->flags);
 }
 
 /* Filling */
 
-/* A leaf of `level` for the frames from `gfn` on. */
-static uint64_t leaf_entry(const struct shadow *s, uint64_t gfn, unsigned level, unsigned flags,
-			   uint64_t code)
+/* A leaf for the frames from `gfn` on. */
+static void set_mapping(struct shadow *s, uint32_t at, uint64_t gfn, unsigned flags, uint64_t code)
 {
+	unsigned level = s->pages[shadow_page_of(at)].role.level;
 	if (level == 1 && shadow_is_protected(s, gfn))
 		flags &= ~WALK_W;
-	return hpa_from_gpa(s->mmu->memory, gpa_from_gfn(gfn)).v | code | PTE_P |
-	       rights_bits(flags) | (level > 1 ? PTE_PS : 0);
+	shadow_set_leaf(s, at,
+			hpa_from_gpa(s->mmu->memory, gpa_from_gfn(gfn)).v | code | PTE_P |
+				flag_bits(flags) | (level > 1 ? PTE_PS : 0));
+	if (s->policy.mapped)
+		s->policy.mapped(s->policy.opaque, gfn);
 }
 
 bool shadow_try_leaf(struct shadow *s, uint32_t at, const struct shadow_want *w)
@@ -284,8 +294,9 @@ bool shadow_try_leaf(struct shadow *s, uint32_t at, const struct shadow_want *w)
 	    (level > 1 &&
 	     shadow_shift_at(s, w->gfn, w->guest_shift) != s->mode->level[level].shift))
 		return false;
-	unsigned flags = (unsigned)shadow_leaf_flags(p->role, w->flags, false);
-	shadow_set_leaf(s, at, leaf_entry(s, w->gfn, level, flags, size_code(w->guest_shift)));
+	unsigned flags = (unsigned)shadow_leaf_flags(p->role, w->flags, false) |
+			 (w->flags & WALK_G);
+	set_mapping(s, at, w->gfn, flags, size_code(w->guest_shift));
 	return true;
 }
 
@@ -305,6 +316,7 @@ static union shadow_role direct_role(const struct shadow *s, unsigned level,
 	role.size = d->code >> SHADOW_SIZE_SHIFT & 3;
 	if (s->policy.is_watching)
 		role.access = d->flags & WALK_RIGHTS;
+	role.is_global = (d->flags & WALK_G) != 0;
 	return role;
 }
 
@@ -366,7 +378,7 @@ static enum shadow_outcome place(struct shadow *s, uint32_t at, const struct des
 	shadow_clear_entry(s, at);
 	if (was_leaf)
 		s->is_flush_due = was_due;
-	shadow_set_leaf(s, at, leaf_entry(s, gfn, level, d->flags, d->code));
+	set_mapping(s, at, gfn, d->flags, d->code);
 	return is_refused ? SHADOW_EMULATE : d->is_let_go ? SHADOW_UNSYNCED : SHADOW_FILLED;
 }
 
@@ -381,6 +393,7 @@ void shadow_note_use(struct shadow *s, uint32_t page)
 enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct walk_result *r,
 				unsigned flags, enum access_kind kind)
 {
+	flags |= global_flag(s, r->step[r->step_count - 1].entry);
 	struct descent d = {.r = r, .flags = flags};
 	uint64_t gfn = gpa_gfn(r->gpa);
 	/* Before anything is linked: large pages may come together again when a table goes. */
@@ -454,7 +467,7 @@ static void prefetch_direct(struct shadow *s, uint32_t page, unsigned first, uns
 		if ((*shadow_entry(s, at) & PTE_P) ||
 		    !memory_slot(s->mmu->memory, gpa_from_gfn(gfn)))
 			continue;
-		shadow_set_leaf(s, at, leaf_entry(s, gfn, 1, role.access, code));
+		set_mapping(s, at, gfn, role.access | (role.is_global ? WALK_G : 0), code);
 		ledger_charge(s->mmu->ledger, EVENT_SHADOW_PREFETCH);
 	}
 }

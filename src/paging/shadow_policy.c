@@ -176,6 +176,8 @@ bool shadow_grants(struct shadow *s, gva_t address, enum access_kind kind, enum 
 	if (!hit->entry)
 		return false;
 	unsigned flags = shadow_flags(hit->entry);
+	if (!mmu->private->context.is_global_on)
+		flags &= ~WALK_G;
 	if (!walk_permits(mmu->private->permit, flags, kind, mode))
 		return false;
 	if (s->policy.is_zapping) /* the processor set A in the entry: the VMM can know */
