@@ -22,10 +22,12 @@
 #include <time.h>
 
 #include "compare.h"
+#include "relocation.h"
 #include "sequence.h"
 
 #define DISTINCT_MIN 2000
 #define SHAPES (1u << 20)
+#define RELOCATION_EVERY 32
 
 struct options {
 	struct generator_options generator;
@@ -135,6 +137,19 @@ static void print_case(const struct test_case *t, const char *text)
 	printf("]\n%s", text);
 }
 
+/* What trans has of the case's code when it ran, and could have at other addresses. */
+static void check_relocation(struct run *r, struct guest *guest)
+{
+	const char *what = NULL;
+	bool is_due = guest == r->guest && !(r->tested % RELOCATION_EVERY);
+	if (is_due && !strcmp(r->options.engine, "trans"))
+		what = relocation_difference((struct interp *)guest_engine(guest));
+	if (what && !r->different++)
+		printf("DIFFERS: what is relocated %s, of seed %llu's case %llu\n", what,
+		       (unsigned long long)r->options.generator.seed,
+		       (unsigned long long)r->tested);
+}
+
 /* The guest, from `data`; what it made of the data comes back in it. */
 static void run_guest(struct run *r, struct guest *guest, const struct test_state *start,
 		      unsigned mode, const uint8_t *code, unsigned code_bytes, uint8_t *data,
@@ -147,6 +162,7 @@ static void run_guest(struct run *r, struct guest *guest, const struct test_stat
 		guest_run(guest, start, mode, out);
 		guest_get_code(guest, start->rip, r->guest_code, code_bytes);
 	}
+	check_relocation(r, guest);
 	guest_get_data(guest, data);
 }
 

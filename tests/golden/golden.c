@@ -9,6 +9,8 @@
  * compared with what the translator makes now, and a difference is a failure. Whoever changes the
  * translator accepts, reads the difference that git shows, and commits it with the change.
  *
+ * Each must also be the same when it is made for another address and when it is relocated there.
+ *
  * Names stand for what may lie anywhere: the frame's members, the thunks, places in the block.
  */
 #include <stdarg.h>
@@ -17,6 +19,7 @@
 #include <string.h>
 
 #include "diff/diff.h"
+#include "diff/relocation.h"
 #include "engine/trans/trans_private.h"
 
 #define TEXT_BYTES (256u << 10)
@@ -267,6 +270,10 @@ static bool check_file(const char *path, bool is_accepted)
 			ok = write_file(path, &g.new);
 		else if (!ok)
 			print_difference(path, &g);
+		const char *moved = relocation_difference(g.trans->interp);
+		if (moved)
+			printf("%s: what is relocated %s\n", path, moved);
+		ok &= !moved;
 	}
 	guest_destroy(guest);
 	free(g.old.bytes);

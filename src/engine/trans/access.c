@@ -68,7 +68,8 @@ bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct
 	out->seg = o->mem.segment == ZYDIS_REGISTER_FS	 ? SEG_FS
 		   : o->mem.segment == ZYDIS_REGISTER_GS ? SEG_GS
 							 : SEG_DS;
-	if (base == ZYDIS_REGISTER_RIP || base == ZYDIS_REGISTER_EIP)
+	out->is_relative = base == ZYDIS_REGISTER_RIP || base == ZYDIS_REGISTER_EIP;
+	if (out->is_relative)
 		out->disp += (int64_t)(g->rip + g->d.length);
 	out->is_constant = out->base == GPR_NONE && out->index == GPR_NONE;
 	if (out->is_constant && out->is_32bit)
@@ -79,7 +80,9 @@ bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct
 void access_address(struct work *w, const struct guest_address *a)
 {
 	struct emitter *e = &w->e;
-	if (a->is_constant) {
+	if (a->is_relative) {
+		emit_address(w, HOST_T1, (uint64_t)a->disp);
+	} else if (a->is_constant) {
 		emit_constant(e, HOST_T1, (uint64_t)a->disp);
 	} else {
 		struct host_memory m = {.index = NO_INDEX, .shift = a->shift};
@@ -126,6 +129,7 @@ struct slow *add_slow(struct work *w, enum slow_kind kind, uint8_t *patch)
 void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk)
 {
 	emit_constant(&w->e, HOST_T0, site);
+	place_add(w, PLACE_HELPER, w->e.at - 4);
 	emit_jmp(&w->e, thunk);
 }
 
@@ -179,10 +183,15 @@ static uint8_t *emit_look_up(struct work *w, const struct guest_address *a, unsi
 	page.disp += (int32_t)offsetof(struct space_entry, page);
 	tag.disp += (int32_t)(is_write ? offsetof(struct space_entry, write)
 				       : offsetof(struct space_entry, read));
+	bool is_relative = is_fixed && a->is_relative;
 	emit_rm(e, EMIT_W, 0x33, HOST_T1, tag); /* xor */
+	if (is_relative)
+		place_add(w, PLACE_TLB, e->at - 4);
 	emit_check(e, size_bytes, is_aligned);
 	uint8_t *patch = emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A);
 	emit_load(e, HOST_T0, page);
+	if (is_relative)
+		place_add(w, PLACE_TLB, e->at - 4);
 	flags_lost(w);
 	*out = tag;
 	return patch;
@@ -202,6 +211,7 @@ static void emit_access(struct work *w, const struct guest_address *a, unsigned 
 	struct slow *s = add_slow(w, SLOW_FILL, patch);
 	s->site = site;
 	s->tag = tag;
+	s->is_relative = a->is_relative && tag.is_absolute;
 }
 
 struct slow *access_emit_window(struct work *w, const struct guest_address *a, unsigned size_bytes,

@@ -48,10 +48,12 @@ void emit_far_exit(struct work *w, uint64_t rip)
 {
 	struct emitter *e = &w->e;
 	unsigned slot = space_jump_slot(rip);
-	emit_constant(e, HOST_T1, rip);
+	emit_address(w, HOST_T1, rip);
 	emit_rm(e, EMIT_W, 0x3b, HOST_T1, jump_table(offsetof(struct space, jump_rip), slot));
+	place_add(w, PLACE_JUMP, e->at - 4);
 	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
 	emit_rm(e, 0, 0xff, 4, jump_table(offsetof(struct space, jump_code), slot));
+	place_add(w, PLACE_JUMP, e->at - 4);
 	emit_table_miss(w, miss, 0);
 }
 
@@ -99,9 +101,10 @@ static void emit_push_return(struct work *w)
 	if (rip == (uint64_t)(int64_t)(int32_t)rip) {
 		emit_rm(e, EMIT_W, 0xc7, 0, AT_OPERAND);
 		emit_word(e, (uint32_t)rip);
+		w->x->is_bound = true;
 	} else {
 		emit_lea(e, HOST_T0, AT_OPERAND);
-		emit_constant(e, HOST_T1, rip);
+		emit_address(w, HOST_T1, rip);
 		emit_store(e, (struct host_memory){.base = HOST_T0, .index = NO_INDEX}, HOST_T1);
 	}
 	emit_lea(e, HOST_GUEST_RSP,
@@ -257,6 +260,8 @@ static void emit_slow_insn(struct work *w, const struct slow *s)
 	struct site *site = &w->trans->sites[s->site];
 	if (s->kind == SLOW_FILL)
 		emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, s->tag);
+	if (s->is_relative)
+		place_add(w, PLACE_TLB, w->e.at - 4);
 	emit_call_helper(w, s->site,
 			 s->kind == SLOW_FILL ? w->trans->to_fill : w->trans->to_interpret);
 	if (!s->after)

@@ -63,7 +63,7 @@ void cache_fini(struct trans *trans)
 
 #define RECORD_MAX                                                      \
 	(sizeof(struct translation) + PARTS_MAX * sizeof(struct part) + \
-	 (PARTS_MAX + 1) * sizeof(struct link) + 48)
+	 (PARTS_MAX + 1) * sizeof(struct link) + PLACES_MAX * sizeof(struct place) + 64)
 
 bool cache_has_room(const struct trans *trans)
 {
@@ -126,7 +126,13 @@ struct translation *cache_add(struct trans *trans, const struct part *parts, uns
 	x->parts = take_record(trans, part_count * sizeof(*parts));
 	memcpy(x->parts, parts, part_count * sizeof(*parts));
 	x->links = take_record(trans, (part_count + 1) * sizeof(*x->links));
+	x->places = take_record(trans, 0);
 	return x;
+}
+
+void cache_keep_places(struct trans *trans, const struct translation *x)
+{
+	take_record(trans, x->place_count * sizeof(*x->places));
 }
 
 uint32_t cache_add_site(struct trans *trans, struct site site)
@@ -154,15 +160,7 @@ void cache_note(struct trans *trans, struct translation *x)
 		.gpa = x->block->gpa, .x = x, .rip = x->rip, .mode = x->mode, .key = x->block->key};
 }
 
-struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode)
-{
-	struct translation *x = b->translation;
-	while (x && (x->rip != rip || x->mode != mode))
-		x = x->variant;
-	return x;
-}
-
-static void lead(const struct trans *trans, const struct link *l, const uint8_t *target)
+void cache_lead(const struct trans *trans, const struct link *l, const uint8_t *target)
 {
 	uint32_t distance = (uint32_t)(target - (l->patch + 4));
 	memcpy(trans->writable + (l->patch - trans->running), &distance, 4);
@@ -170,18 +168,18 @@ static void lead(const struct trans *trans, const struct link *l, const uint8_t 
 
 void cache_link(struct trans *trans, struct link *l, struct translation *to)
 {
-	if (l->to || !l->patch)
+	if (l->to)
 		return;
 	l->to = to;
 	l->next_in = to->incoming;
 	to->incoming = l;
-	lead(trans, l, to->code);
+	cache_lead(trans, l, to->code);
 }
 
 static void unlink_incoming(struct trans *trans, struct translation *x)
 {
 	for (struct link *l = x->incoming; l; l = l->next_in) {
-		lead(trans, l, l->stub);
+		cache_lead(trans, l, l->stub);
 		l->to = NULL;
 	}
 	x->incoming = NULL;
@@ -201,18 +199,21 @@ static void unlink_outgoing(struct translation *x)
 	}
 }
 
+void cache_forget(struct trans *trans, struct translation *x)
+{
+	struct found *e = found_at(trans, x->block->gpa);
+	if (e->x == x)
+		*e = (struct found){0};
+	unlink_incoming(trans, x);
+	unlink_outgoing(x);
+	for_all_spaces(trans, space_forget, x->rip);
+	if (trans->pending && trans->pending->from == x)
+		trans->pending = NULL;
+}
+
 void cache_dropped(void *opaque, struct block *b)
 {
-	struct trans *trans = opaque;
-	struct found *e = found_at(trans, b->gpa);
-	if (e->gpa == b->gpa)
-		*e = (struct found){0};
-	for (struct translation *x = b->translation; x; x = x->variant) {
-		unlink_incoming(trans, x);
-		unlink_outgoing(x);
-		for_all_spaces(trans, space_forget, x->rip);
-		if (trans->pending && trans->pending->from == x)
-			trans->pending = NULL;
-	}
+	for (struct translation *x = b->translation; x; x = x->variant)
+		cache_forget(opaque, x);
 	b->translation = NULL;
 }

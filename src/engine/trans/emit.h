@@ -154,7 +154,8 @@ static inline void emit_lea(struct emitter *e, unsigned to, struct host_memory m
 	emit_rm(e, EMIT_W, 0x8d, to, m);
 }
 
-/* The shortest move of a constant. */
+/* The shortest move of a constant; the longest has EMIT_QUAD_BYTES, and ends with all of it. */
+#define EMIT_QUAD_BYTES 10
 static inline void emit_constant(struct emitter *e, unsigned to, uint64_t value)
 {
 	if (value == (uint32_t)value) {

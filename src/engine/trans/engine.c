@@ -60,7 +60,7 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 	struct vcpu_state *s = c->s;
 	if (!helper_is_translatable(c))
 		return refuse(b);
-	struct translation *x = cache_find(b, s->rip, c->mode);
+	struct translation *x = relocate_find(trans, b, s->rip, c->mode);
 	if (unlikely(!x)) {
 		if (!cache_has_room(trans)) {
 			trans->full_count++;

@@ -177,7 +177,7 @@ static struct translation *find_translation(struct trans_vcpu *t, struct block *
 	struct block *b = block_find(c->vm, address, c->key);
 	if (!b || (unlikely(b->gfn2 != ~0ull) && !still_crosses(t, b)))
 		return NULL;
-	x = cache_find(b, rip, c->mode);
+	x = relocate_find(t->trans, b, rip, c->mode);
 	if (b->gfn2 < BLOCK_CHECKED)
 		return x;
 	if (x) /* the other page has to be looked at each time */

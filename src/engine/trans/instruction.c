@@ -565,8 +565,11 @@ static bool translate_lea(struct work *w)
 		return false;
 	a.seg = SEG_DS;
 	unsigned host = host_or(guest, HOST_T1);
-	if (a.is_constant) {
+	if (a.is_relative && to->size == 64) {
+		emit_address(w, host, (uint64_t)a.disp);
+	} else if (a.is_constant) {
 		emit_constant(&w->e, host, to->size == 32 ? (uint32_t)a.disp : (uint64_t)a.disp);
+		w->x->is_bound |= a.is_relative;
 	} else {
 		struct host_memory m = {.index = NO_INDEX, .shift = a.shift};
 		m.disp = (int32_t)a.disp;

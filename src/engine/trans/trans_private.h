@@ -71,7 +71,7 @@ struct site {
 /* A direct way out of a block. */
 struct link {
 	uint64_t rip;
-	const uint8_t *patch; /* the displacement, where it runs; NULL: it does not link */
+	const uint8_t *patch; /* the displacement, where it runs */
 	const uint8_t *stub;  /* where it leads while it is not linked */
 	struct translation *from, *to;
 	struct link *next_in; /* other links to `to` */
@@ -87,6 +87,21 @@ struct part {
 
 #define PARTS_MAX 8
 
+/* What of generated code depends on where in the guest or on the host it runs (relocate.c). */
+enum place_kind {
+	PLACE_ADDRESS, /* 8 bytes: an address that goes with the code's */
+	PLACE_TLB,     /* the displacement of such a one's entry in the space's TLB */
+	PLACE_JUMP,    /* the displacement in the jump table of the PLACE_ADDRESS before it */
+	PLACE_HELPER   /* a site's number; SITE_TO_THUNK behind it the way to a thunk */
+};
+#define SITE_TO_THUNK 5
+#define PLACES_MAX 1024u
+
+struct place {
+	uint16_t offset; /* in the code */
+	uint8_t kind;
+};
+
 /* Has one entry, at its first part, and a way out behind each. */
 struct translation {
 	struct block *block;	     /* the first part's, which it hangs on */
@@ -97,6 +112,10 @@ struct translation {
 	uint8_t mode;  /* enum mmu_mode */
 	uint8_t count; /* instructions of all parts */
 	uint8_t part_count, link_count;
+	bool is_bound; /* to its address: it cannot be relocated */
+	uint16_t place_count, site_count;
+	uint32_t first_site;
+	struct place *places; /* shared with copies for other addresses */
 	struct part *parts;
 	struct link *links; /* room for part_count + 1 */
 	struct link *incoming;
@@ -177,17 +196,26 @@ int cache_init(struct trans *trans, struct error *e);
 void cache_fini(struct trans *trans);
 void cache_flush(struct trans *trans);
 struct translation *cache_add(struct trans *trans, const struct part *parts, unsigned part_count);
+/* So many places as it has now. */
+void cache_keep_places(struct trans *trans, const struct translation *x);
 bool cache_has_room(const struct trans *trans);
 uint32_t cache_add_site(struct trans *trans, struct site site);
 void cache_link(struct trans *trans, struct link *l, struct translation *to);
+/* Lets a link lead to `target`, and nothing else. */
+void cache_lead(const struct trans *trans, const struct link *l, const uint8_t *target);
+/* Nothing leads to `x` any more, and its own links lead nowhere. */
+void cache_forget(struct trans *trans, struct translation *x);
 /* The translation for this place, address and mode that was noted last, or NULL. */
 struct translation *cache_recall(const struct trans *trans, uint64_t gpa, uint64_t rip,
 				 const struct interp_vcpu *c);
 void cache_note(struct trans *trans, struct translation *x);
-/* The translation of `b` for this address and mode, or NULL. */
-struct translation *cache_find(const struct block *b, uint64_t rip, unsigned mode);
 void cache_dropped(void *opaque, struct block *b);
 void cache_flushed(void *opaque);
+
+/* relocate.c: the translation of `b` for this address and mode, perhaps made of one for another
+ * address. NULL: there is none, or no room. */
+struct translation *relocate_find(struct trans *trans, struct block *b, uint64_t rip,
+				  unsigned mode);
 
 /* perf_map.c: names for perf; nothing happens unless it was asked for. */
 int perf_map_open(struct trans *trans, struct error *e);

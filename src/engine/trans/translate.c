@@ -213,6 +213,7 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	w.x->mode = t->c->mode;
 	w.x->count = (uint8_t)w.count;
 	w.x->code = emitter_here(&w.e);
+	w.x->first_site = trans->site_count;
 	w.x->variant = b->translation;
 	uint8_t *budget = emit_entry(&w);
 	emit_bytes_check(&w, b, second);
@@ -222,7 +223,9 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	emit_out_of_budget(&w, budget);
 	emit_slow(&w);
 	w.x->code_bytes = (uint32_t)(emitter_here(&w.e) - w.x->code);
+	w.x->site_count = (uint16_t)(trans->site_count - w.x->first_site);
 	trans->code_used = align_up((uint64_t)(w.e.at - trans->writable), 16);
+	cache_keep_places(trans, w.x);
 	b->translation = w.x;
 	perf_map_add(trans, w.x);
 	return w.x;

@@ -28,6 +28,7 @@ struct guest_address {
 	int8_t base, index; /* guest registers, or GPR_NONE */
 	uint8_t shift;
 	bool is_32bit, is_constant;
+	bool is_relative; /* to RIP: a constant that goes with the code's address */
 	uint8_t seg;
 	bool is_bit_string;   /* add the 64-bit words that bit_register, a host register, is */
 	uint8_t bit_register; /* away */
@@ -52,6 +53,7 @@ struct slow {
 	uint8_t *patch; /* the displacement that leads here */
 	uint32_t site;
 	struct host_memory tag; /* SLOW_FILL: undoes the comparison */
+	bool is_relative;	/* SLOW_FILL: the tag's address is, to RIP */
 	uint8_t *after;		/* SLOW_FILL: the end of its instruction */
 	bool is_flags_needed;	/* ... where the flags are in the host's */
 	uint64_t rip;		/* SLOW_JUMP, SLOW_SIDE */
@@ -146,6 +148,13 @@ uint32_t add_site(struct work *w, struct site site);
 struct slow *add_slow(struct work *w, enum slow_kind kind, uint8_t *patch);
 /* T0 = site; jump to the thunk. */
 void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
+
+/* ---- relocate.c ---- */
+
+/* What lies at `at` is such a place. */
+void place_add(struct work *w, enum place_kind kind, const uint8_t *at);
+/* `to` = an address that goes with the code's. */
+void emit_address(struct work *w, unsigned to, uint64_t address);
 
 /* ---- instruction.c: true if it was theirs ---- */
 
