@@ -501,8 +501,7 @@ static int build(struct blk *b, const struct blk_options *o, const char *text,
 	b->is_read_only = o->readonly;
 	if (o->snapshot)
 		b->virtio.unsavable =
-			"what a disk with snapshot=on was written lasts no longer than "
-			"the machine";
+			"what is written to a disk with snapshot=on is gone with the machine";
 	snprintf(b->serial, sizeof(b->serial), "%s", o->serial ? o->serial : "");
 	int r = block_open(&b->image, &c, e);
 	if (!r)
