@@ -50,6 +50,7 @@ struct net_user_config {
 	char tftp[256];	   /* folder that the TFTP server serves; "": none */
 	char bootfile[128];
 	bool is_restricted; /* nothing but forwards */
+	bool has_no_ipv6, asks_for_ipv6;
 	struct net_forward forwards[NET_FORWARDS_MAX];
 	unsigned forward_count;
 };
@@ -69,11 +70,9 @@ struct net_config {
  *
  *   every kind   mac=52:54:00:12:34:56  mtu=1500 (user: 65520)
  *   user         net=10.0.2.0/24  host=10.0.2.2  dns=10.0.2.3  dhcpstart=10.0.2.15  restrict=on|off
- *                hostname=NAME  tftp=FOLDER  bootfile=NAME
- *                hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT, as often as need be
- *   tap          ifname=NAME
- *   switch       path=SOCKET
- *   loop, none
+ *                ipv6=on|off (on, unless restricted: libslirp knows no restrictions there)
+ * hostname=NAME  tftp=FOLDER  bootfile=NAME hostfwd=tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT, as often
+ * as need be tap          ifname=NAME switch       path=SOCKET loop, none
  *
  * A forward without a host address listens on 127.0.0.1; without a guest address it leads to
  * dhcpstart. -EINVAL with what is wrong and what would be right.

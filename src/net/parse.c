@@ -148,6 +148,13 @@ static int set_restrict(struct net_config *c, char *value, struct error *e)
 	return parse_flag(value, &c->user.is_restricted, e);
 }
 
+static int set_ipv6(struct net_config *c, char *value, struct error *e)
+{
+	int r = parse_flag(value, &c->user.asks_for_ipv6, e);
+	c->user.has_no_ipv6 = !c->user.asks_for_ipv6;
+	return r;
+}
+
 static int set_hostname(struct net_config *c, char *value, struct error *e)
 {
 	return copy(c->user.hostname, sizeof(c->user.hostname), value, e);
@@ -215,6 +222,7 @@ static const struct key {
 	{"dns", FOR(USER), set_dns},
 	{"dhcpstart", FOR(USER), set_dhcp_start},
 	{"restrict", FOR(USER), set_restrict},
+	{"ipv6", FOR(USER), set_ipv6},
 	{"hostname", FOR(USER), set_hostname},
 	{"tftp", FOR(USER), set_tftp},
 	{"bootfile", FOR(USER), set_bootfile},
@@ -281,6 +289,10 @@ static int complete_user(struct net_user_config *u, struct error *e)
 		return error_set(e, -EINVAL, "host, dns and dhcpstart must differ");
 	if (*u->bootfile && !*u->tftp)
 		return error_set(e, -EINVAL, "bootfile: there is no tftp=FOLDER to take it from");
+	if (u->is_restricted && u->asks_for_ipv6)
+		return error_set(e, -EINVAL, "ipv6=on: restrict=on is for IPv4 only");
+	if (u->is_restricted)
+		u->has_no_ipv6 = true;
 	for (unsigned i = 0; i < u->forward_count; i++) {
 		struct net_forward *f = &u->forwards[i];
 		if (!f->guest.s_addr)

@@ -228,6 +228,13 @@ static int start_slirp(struct usernet *u, const struct net_config *c, struct err
 	};
 	if (*n->tftp && (stat(n->tftp, &st) || !S_ISDIR(st.st_mode)))
 		return error_set(e, -ENOTDIR, "tftp: '%s' is no folder", n->tftp);
+	if (!n->has_no_ipv6) {
+		config.in6_enabled = true;
+		config.vprefix_len = 64;
+		inet_pton(AF_INET6, "fec0::", &config.vprefix_addr6);
+		inet_pton(AF_INET6, "fec0::2", &config.vhost6);
+		inet_pton(AF_INET6, "fec0::3", &config.vnameserver6);
+	}
 	u->slirp = slirp_new(&config, &callbacks, u);
 	return u->slirp ? 0 : error_set(e, -ENOMEM, "libslirp does not come up");
 }

@@ -53,6 +53,7 @@ static void test_user_keys(void **state)
 			 0);
 	assert_true(c.has_mac && c.mac[3] == 0xab && c.mac[5] == 0xef);
 	assert_true(c.user.is_restricted);
+	assert_true(c.user.has_no_ipv6);
 	assert_int_equal(c.mtu, 9000);
 	assert_string_equal(c.user.hostname, "box");
 	assert_int_equal(ntohl(c.user.mask.s_addr), 0xffffffc0);
@@ -100,6 +101,8 @@ static void test_wrong(void **state)
 		{"user,dns=10.0.2.2", "must differ"},
 		{"user,dhcpstart=10.0.2.255", "dhcpstart: is not inside"},
 		{"user,restrict=maybe", "neither on nor off"},
+		{"user,ipv6=perhaps", "neither on nor off"},
+		{"user,restrict=on,ipv6=on", "restrict=on is for IPv4 only"},
 		{"user,bootfile=x", "no tftp=FOLDER"},
 		{"user,hostfwd=2222", "write tcp:"},
 		{"user,hostfwd=tcp::2222", "write tcp:"},
