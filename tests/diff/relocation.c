@@ -77,7 +77,7 @@ static bool is_same_site(const struct site *a, const struct site *b)
 	return a->from == b->from && a->resume == b->resume && a->next == b->next &&
 	       a->part == b->part && a->index == b->index && a->is_write == b->is_write &&
 	       a->is_aligned == b->is_aligned && a->size_bytes == b->size_bytes &&
-	       a->run == b->run && a->undo_sp == b->undo_sp;
+	       a->undo_sp == b->undo_sp;
 }
 
 static bool is_same_part(const struct part *a, const struct part *b)

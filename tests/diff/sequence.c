@@ -8,9 +8,9 @@
  * show. All other registers flow from step to step. Where the processor leaves flags undefined they
  * are given a value, or the next step that reads them would differ legally. Some steps write to
  * code that comes after or, in a loop, came before; some are entered in their middle; some are
- * several accesses off one register. The sequence grows by steps that end without a fault on the
- * host, now and then by a last one that does not; it may be a loop, may cross a page, and may run
- * off the end of the mapped code.
+ * several accesses off one register, or off several. The sequence grows by steps that end without a
+ * fault on the host, now and then by a last one that does not; it may be a loop, may cross a page,
+ * and may run off the end of the mapped code.
  *
  * Registers used for addresses are never the result of earlier steps, so however wrong a guest runs
  * and whatever the steps compute, on the host nothing is touched outside the sandbox.
@@ -315,13 +315,161 @@ static void put_neighbours(struct builder *b)
 	}
 }
 
+/* ---- several bases -------------------------------------------------------------------------- */
+
+/* The registers that a step makes its addresses of: all others are data. */
+struct bases {
+	unsigned first, second, index;
+};
+
+static bool is_base(const struct bases *s, unsigned gpr)
+{
+	return gpr == s->first || gpr == s->second || gpr == s->index;
+}
+
+static unsigned draw_other(struct builder *b, const struct bases *s)
+{
+	unsigned gpr;
+	do
+		gpr = rng_below(&b->rng, 16);
+	while (is_base(s, gpr) || gpr == GPR_RSP);
+	return gpr;
+}
+
+/* Distinct ones; RSP is the first one often, never the index. The second lies on the first's page
+ * or the next, or anywhere. */
+static struct bases put_bases(struct builder *b)
+{
+	struct bases s;
+	uint64_t at = DATA + PAGE_SIZE_BYTES * rng_below(&b->rng, DATA_PAGES + 2) + 200 -
+		      rng_below(&b->rng, 400);
+	s.first = rng_one_in(&b->rng, 3) ? GPR_RSP : rng_below(&b->rng, 16);
+	do
+		s.second = rng_below(&b->rng, 16);
+	while (s.second == s.first);
+	do
+		s.index = rng_below(&b->rng, 16);
+	while (s.index == s.first || s.index == s.second || s.index == GPR_RSP);
+	put_load(b->s, s.first, at);
+	put_load(b->s, s.second,
+		 rng_one_in(&b->rng, 3)
+			 ? DATA + rng_below(&b->rng, DATA_BYTES - 64)
+			 : at + rng_below(&b->rng, 2 * PAGE_SIZE_BYTES) - PAGE_SIZE_BYTES);
+	put_load(b->s, s.index, rng_below(&b->rng, 40));
+	return s;
+}
+
+/* An access at [base + disp8], [base + index * scale + disp8] or, with no base, [rip + disp32]. */
+static void put_access(struct builder *b, const struct bases *s, unsigned base, bool has_index)
+{
+	static const uint16_t opcodes[] = {0x89, 0x8b, 0x01, 0x03, 0x3b, 0x29, 0x87, 0x1b6};
+	unsigned opcode = opcodes[rng_below(&b->rng, ARRAY_COUNT(opcodes))];
+	unsigned reg = draw_other(b, s), rex = REX_W | reg >> 3 << 2;
+	struct sequence *to = b->s;
+	if (base < 16)
+		rex |= base >> 3 | (has_index ? s->index >> 3 << 1 : 0);
+	put_byte(to, rex & ~(rng_one_in(&b->rng, 3) ? 8u : 0));
+	if (opcode >= 0x100)
+		put_byte(to, 0x0f);
+	put_byte(to, opcode & 0xff);
+	if (base >= 16) {
+		put_byte(to, 0x05 | (reg & 7) << 3);
+		put_address(to, DATA + rng_below(&b->rng, 2 * PAGE_SIZE_BYTES), 0);
+		return;
+	}
+	bool has_sib = has_index || (base & 7) == GPR_RSP;
+	unsigned scale = has_index ? rng_below(&b->rng, 4) : 0;
+	put_byte(to, 0x40 | (reg & 7) << 3 | (has_sib ? 4 : base & 7));
+	if (has_sib)
+		put_byte(to, scale << 6 | (has_index ? s->index & 7 : 4) << 3 | (base & 7));
+	put_byte(to, rng_below(&b->rng, 100) - 50u);
+}
+
+/* lea, add, sub and inc of an address by a constant, or a copy of one in the other's place. */
+static void put_address_change(struct builder *b, struct bases *s)
+{
+	struct sequence *to = b->s;
+	unsigned base = rng_one_in(&b->rng, 2) ? s->first : s->second, rex = REX_W | base >> 3;
+	switch (rng_below(&b->rng, 4)) {
+	case 0: /* lea base, [base + disp8] */
+		put_byte(to, rex | base >> 3 << 2);
+		put_byte(to, 0x8d);
+		put_byte(to, 0x40 | (base & 7) << 3 | (base & 7));
+		if ((base & 7) == GPR_RSP)
+			put_byte(to, 0x24);
+		put_byte(to, rng_below(&b->rng, 64) - 32u);
+		return;
+	case 1: /* add or sub base, imm8 */
+		put_byte(to, rex);
+		put_byte(to, 0x83);
+		put_byte(to, (rng_one_in(&b->rng, 2) ? 0xc0 : 0xe8) | (base & 7));
+		put_byte(to, rng_below(&b->rng, 64));
+		return;
+	case 2: /* inc base */
+		put_byte(to, rex);
+		put_byte(to, 0xff);
+		put_byte(to, 0xc0 | (base & 7));
+		return;
+	default: /* mov second, first */
+		put_byte(to, REX_W | s->first >> 3 << 2 | s->second >> 3);
+		put_byte(to, 0x89);
+		put_byte(to, 0xc0 | (s->first & 7) << 3 | (s->second & 7));
+	}
+}
+
+/* push or pop of a register that is no base, if RSP is one. */
+static void put_push_or_pop(struct builder *b, const struct bases *s)
+{
+	unsigned gpr = draw_other(b, s);
+	if (s->first != GPR_RSP && s->second != GPR_RSP)
+		return;
+	if (gpr > 7)
+		put_byte(b->s, 0x41);
+	put_byte(b->s, (rng_one_in(&b->rng, 2) ? 0x50 : 0x58) | (gpr & 7));
+}
+
+/* jcc over a nop. */
+static void put_skip(struct builder *b)
+{
+	put_byte(b->s, 0x70 | rng_below(&b->rng, 16));
+	put_byte(b->s, 1);
+	put_byte(b->s, 0x90);
+}
+
+/* Accesses off several bases by turns, which an engine may look up together wherever it knows how
+ * far they lie apart: through changes and copies of the bases, pushes, and branches. */
+static void put_several_bases(struct builder *b)
+{
+	struct bases s = put_bases(b);
+	for (unsigned k = 4 + rng_below(&b->rng, 8); k > 0; k--) {
+		unsigned kind = rng_below(&b->rng, 16);
+		if (kind < 4)
+			put_access(b, &s, s.first, false);
+		else if (kind < 7)
+			put_access(b, &s, s.second, false);
+		else if (kind < 9)
+			put_access(b, &s, s.first, true);
+		else if (kind < 10)
+			put_access(b, &s, 16, false);
+		else if (kind < 12)
+			put_address_change(b, &s);
+		else if (kind < 15)
+			put_push_or_pop(b, &s);
+		else
+			put_skip(b);
+	}
+}
+
 static bool put_step(struct builder *b, uint8_t *data)
 {
-	switch (rng_below(&b->rng, 24)) {
+	bool is_64bit = b->s->mode == 64;
+	switch (rng_below(&b->rng, is_64bit ? 26 : 24)) {
 	case 0: put_self_modification(b); return true;
 	case 1: put_overlap(b); return true;
 	case 2:
 	case 3: put_neighbours(b); return true;
+	case 24:
+	case 25: put_several_bases(b); return true;
 	default: return put_random(b, data);
 	}
 }

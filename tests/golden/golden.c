@@ -93,7 +93,7 @@ static const struct {
 	}
 	MEMBER(budget),	 MEMBER(flags),	  MEMBER(home[0]), MEMBER(home[1]), MEMBER(home[2]),
 	MEMBER(fs_base), MEMBER(gs_base), MEMBER(value),   MEMBER(state),   MEMBER(linear),
-	MEMBER(site),	 MEMBER(rax),	  MEMBER(vectors), MEMBER(x87),
+	MEMBER(site),	 MEMBER(rax),	  MEMBER(vectors), MEMBER(x87),	    MEMBER(windows),
 #undef MEMBER
 };
 

@@ -1,11 +1,12 @@
 /*
  * Guest memory operands: the effective address, and the look-up in the space's TLB.
  *
- * A look-up is eight instructions in front of the access (see space.h for the comparison). It
- * destroys the host's flags, so the guest's are in the frame when it begins. Its slow path lies
- * behind the block: it takes the comparison back, which leaves the address, and calls
- * helper_fill(), which fills the entry and lets the look-up run again, or has the interpreter
- * execute the instruction.
+ * A look-up is seven instructions in front of the access (see space.h for the comparison), three or
+ * four where the address is a constant, for then its entry is known. It destroys the host's flags,
+ * so the guest's are in the frame when it begins. Its slow path lies behind the block: it takes the
+ * comparison back, which leaves the address, and calls helper_fill(), which fills the entry and
+ * lets the look-up run again, or has the interpreter execute the instruction. In a region of shared
+ * look-ups (group.c) what fails leads to the region's second copy instead.
  */
 #include "engine/trans/translate_private.h"
 
@@ -164,73 +165,134 @@ static void emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
 	}
 }
 
-/* T0 = the page, T1 = the offset in it. `tag` is what T1 was compared with; returns where what
- * fails jumps from. */
-static uint8_t *emit_look_up(struct work *w, const struct guest_address *a, unsigned size_bytes,
-			     bool is_write, bool is_aligned, struct host_memory *out)
+/* Is the entry known, and can the access only fail if it is another page's? */
+static bool is_fixed(const struct guest_address *a, unsigned size_bytes, bool is_aligned)
 {
-	struct emitter *e = &w->e;
-	bool is_fixed = a->is_constant && !a->is_bit_string && a->seg != SEG_FS && a->seg != SEG_GS;
-	struct host_memory tag = {.base = HOST_T0, .index = NO_INDEX, .is_gs = true};
-	access_address(w, a);
-	if (is_fixed) {
-		tag.is_absolute = true;
-		tag.disp = (int32_t)(space_slot((uint64_t)a->disp) << SPACE_ENTRY_SHIFT);
-	} else {
-		emit_slot(w);
-	}
-	struct host_memory page = tag;
-	page.disp += (int32_t)offsetof(struct space_entry, page);
-	tag.disp += (int32_t)(is_write ? offsetof(struct space_entry, write)
-				       : offsetof(struct space_entry, read));
-	bool is_relative = is_fixed && a->is_relative;
-	emit_rm(e, EMIT_W, 0x33, HOST_T1, tag); /* xor */
-	if (is_relative)
-		place_add(w, PLACE_TLB, e->at - 4);
-	emit_check(e, size_bytes, is_aligned);
-	uint8_t *patch = emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A);
-	emit_load(e, HOST_T0, page);
-	if (is_relative)
-		place_add(w, PLACE_TLB, e->at - 4);
-	flags_lost(w);
-	*out = tag;
-	return patch;
+	if (!a->is_constant || a->seg == SEG_FS || a->seg == SEG_GS || a->is_bit_string ||
+	    (is_aligned && a->disp & (size_bytes - 1)))
+		return false;
+	return ((uint64_t)a->disp & PAGE_OFFSET_MASK) + size_bytes <= PAGE_SIZE_BYTES;
 }
 
-static void emit_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
-			bool is_write, bool is_aligned)
+static struct host_memory tag_of(struct host_memory entry, bool is_write)
 {
-	struct host_memory tag;
-	w->operand = AT_OPERAND;
+	entry.disp += (int32_t)(is_write ? offsetof(struct space_entry, write)
+					 : offsetof(struct space_entry, read));
+	return entry;
+}
+
+static struct host_memory page_of(struct host_memory entry)
+{
+	entry.disp += (int32_t)offsetof(struct space_entry, page);
+	return entry;
+}
+
+static void emit_fixed(struct work *w, uint64_t address, bool is_relative)
+{
+	if (is_relative)
+		emit_address(w, HOST_T1, address);
+	else
+		emit_constant(&w->e, HOST_T1, address);
+}
+
+/* What was just written ends with the entry's displacement. */
+static void note_entry(struct work *w, bool is_relative)
+{
+	if (is_relative)
+		place_add(w, PLACE_TLB, w->e.at - 4);
+}
+
+/* The look-up of a constant address. */
+static struct look_up look_up_fixed(struct work *w, uint64_t address, bool is_relative,
+				    bool is_write)
+{
+	struct emitter *e = &w->e;
+	uint64_t number = align_down(address, PAGE_SIZE_BYTES);
+	struct host_memory entry = {
+		.is_gs = true,
+		.is_absolute = true,
+		.disp = (int32_t)(space_slot(address) << SPACE_ENTRY_SHIFT),
+	};
+	if (number == (uint64_t)(int64_t)(int32_t)number) {
+		emit_rm(e, EMIT_W, 0x81, 7, tag_of(entry, is_write)); /* cmp */
+		emit_word(e, (uint32_t)number);
+		w->x->is_bound |= is_relative;
+	} else {
+		emit_fixed(w, number, is_relative);
+		emit_rm(e, EMIT_W, 0x3b, HOST_T1, tag_of(entry, is_write)); /* cmp */
+		note_entry(w, is_relative);
+	}
+	struct look_up l = {
+		.patch = emit_jcc_forward(e, CONDITION_NE),
+		.operand = at_t0(address & PAGE_OFFSET_MASK),
+		.is_fixed = true,
+		.is_relative = is_relative,
+		.address = address,
+	};
+	emit_load(e, HOST_T0, page_of(entry));
+	note_entry(w, is_relative);
+	return l;
+}
+
+struct look_up access_look_up(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			      bool is_write, bool is_aligned)
+{
+	struct emitter *e = &w->e;
+	const struct host_memory entry = {.base = HOST_T0, .index = NO_INDEX, .is_gs = true};
+	flags_lost(w);
+	if (is_fixed(a, size_bytes, is_aligned))
+		return look_up_fixed(w, (uint64_t)a->disp, a->is_relative, is_write);
+	access_address(w, a);
+	emit_slot(w);
+	struct look_up l = {.operand = AT_OPERAND, .tag = tag_of(entry, is_write)};
+	emit_rm(e, EMIT_W, 0x33, HOST_T1, l.tag); /* xor */
+	emit_check(e, size_bytes, is_aligned);
+	l.patch = emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A);
+	emit_load(e, HOST_T0, page_of(entry));
+	return l;
+}
+
+void access_emit_again(struct work *w, const struct look_up *l)
+{
+	if (l->is_fixed)
+		emit_fixed(w, l->address, l->is_relative);
+	else
+		emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, l->tag);
+}
+
+static struct host_memory emit_access(struct work *w, const struct guest_address *a,
+				      unsigned size_bytes, bool is_write, bool is_aligned)
+{
+	if (w->region)
+		return group_access(w, a, size_bytes, is_write, is_aligned);
 	flags_to_frame(w);
 	uint32_t site = add_site(w, (struct site){.resume = emitter_here(&w->e),
 						  .is_write = is_write,
 						  .is_aligned = is_aligned,
 						  .size_bytes = (uint8_t)size_bytes});
-	uint8_t *patch = emit_look_up(w, a, size_bytes, is_write, is_aligned, &tag);
-	struct slow *s = add_slow(w, SLOW_FILL, patch);
+	struct look_up l = access_look_up(w, a, size_bytes, is_write, is_aligned);
+	struct slow *s = add_slow(w, SLOW_FILL, l.patch);
 	s->site = site;
-	s->tag = tag;
-	s->is_relative = a->is_relative && tag.is_absolute;
+	s->look_up = l;
+	return l.operand;
 }
 
-struct slow *access_emit_window(struct work *w, const struct guest_address *a, unsigned size_bytes,
-				bool is_write)
+struct host_memory access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			       bool is_write)
 {
-	struct host_memory tag;
-	flags_to_frame(w);
-	uint8_t *patch = emit_look_up(w, a, size_bytes, is_write, false, &tag);
-	emit_lea(&w->e, HOST_T0, AT_OPERAND);
-	return add_slow(w, SLOW_GROUP, patch);
+	return emit_access(w, a, size_bytes, is_write, false);
 }
 
-void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write)
+struct host_memory access_emit_aligned(struct work *w, const struct guest_address *a,
+				       unsigned size_bytes, bool is_write)
 {
-	emit_access(w, a, size_bytes, is_write, false);
+	return emit_access(w, a, size_bytes, is_write, true);
 }
 
-void access_emit_aligned(struct work *w, const struct guest_address *a, unsigned size_bytes,
-			 bool is_write)
+struct host_memory access_in_t0(struct work *w, struct host_memory operand)
 {
-	emit_access(w, a, size_bytes, is_write, true);
+	if (operand.index == NO_INDEX)
+		return operand;
+	emit_lea(&w->e, HOST_T0, operand);
+	return at_t0(0);
 }

@@ -93,22 +93,21 @@ static void translate_jcc(struct work *w)
 		add_slow(w, SLOW_JUMP, taken)->rip = target;
 }
 
-static void emit_push_return(struct work *w)
+void emit_push_return(struct work *w)
 {
 	struct emitter *e = &w->e;
 	uint64_t rip = branch_next(w->g);
-	access_emit(w, &below_top, 8, true);
+	struct host_memory at = access_emit(w, &below_top, 8, true);
 	if (rip == (uint64_t)(int64_t)(int32_t)rip) {
-		emit_rm(e, EMIT_W, 0xc7, 0, AT_OPERAND);
+		emit_rm(e, EMIT_W, 0xc7, 0, at);
 		emit_word(e, (uint32_t)rip);
 		w->x->is_bound = true;
 	} else {
-		emit_lea(e, HOST_T0, AT_OPERAND);
+		at = access_in_t0(w, at);
 		emit_address(w, HOST_T1, rip);
-		emit_store(e, (struct host_memory){.base = HOST_T0, .index = NO_INDEX}, HOST_T1);
+		emit_store(e, at, HOST_T1);
 	}
-	emit_lea(e, HOST_GUEST_RSP,
-		 (struct host_memory){.base = HOST_GUEST_RSP, .index = NO_INDEX, .disp = -8});
+	stack_move(w, -8);
 }
 
 /* T1 = where the operand leads. */
@@ -127,8 +126,7 @@ static bool emit_target(struct work *w)
 	}
 	if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || !address_of(w->g, o, &a))
 		return false;
-	access_emit(w, &a, 8, false);
-	emit_load(&w->e, HOST_T1, AT_OPERAND);
+	emit_load(&w->e, HOST_T1, access_emit(w, &a, 8, false));
 	return true;
 }
 
@@ -151,7 +149,9 @@ static void emit_check_target(struct work *w)
 static bool translate_call(struct work *w)
 {
 	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		flags_leave(w);
 		emit_push_return(w);
+		group_leave(w);
 		emit_exit(w, branch_target(w->g));
 		return true;
 	}
@@ -178,16 +178,24 @@ static bool translate_jmp(struct work *w)
 	return true;
 }
 
+static int return_drop(const struct work *w)
+{
+	const ZydisDecodedOperand *o = &w->g->operands[0];
+	return 8 + (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (int)(o->imm.value.u & 0xffff) : 0);
+}
+
+void emit_pop_return(struct work *w)
+{
+	flags_to_frame(w);
+	emit_load(&w->e, HOST_T1, access_emit(w, &top, 8, false));
+	stack_move(w, return_drop(w));
+}
+
 static void translate_ret(struct work *w)
 {
-	int drop = 8;
-	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		drop += (int)(w->g->operands[0].imm.value.u & 0xffff);
-	access_emit(w, &top, 8, false);
-	emit_load(&w->e, HOST_T1, AT_OPERAND);
-	emit_lea(&w->e, HOST_GUEST_RSP,
-		 (struct host_memory){.base = HOST_GUEST_RSP, .index = NO_INDEX, .disp = drop});
-	emit_indirect(w, -drop);
+	emit_pop_return(w);
+	group_leave(w);
+	emit_indirect(w, -return_drop(w));
 }
 
 bool branch_is_jcc(const ZydisDecodedInstruction *d)
@@ -224,13 +232,30 @@ bool translate_branch(struct work *w)
 	}
 }
 
+/* In a region's second copy: the other way out is there already. */
+static void repeat_inner_jcc(struct work *w, struct slow *s)
+{
+	const struct guest_insn *g = w->g;
+	if (s->saves_flags)
+		flags_to_host(w);
+	else if (g->side)
+		flags_to_frame(w);
+	unsigned condition = flags_want_condition(w, (g->d.opcode & 15) ^ g->is_inverted);
+	s->second = emit_jcc_forward(&w->e, condition);
+}
+
 /* The other way out is behind the code, with what it takes: the flags, and the budget of what does
  * not run. */
 static void translate_inner_jcc(struct work *w)
 {
 	const struct guest_insn *g = w->g;
+	if (w->side_exits[g->part]) {
+		repeat_inner_jcc(w, w->side_exits[g->part]);
+		return;
+	}
 	unsigned condition = flags_want_condition(w, (g->d.opcode & 15) ^ g->is_inverted);
 	struct slow *s = add_slow(w, SLOW_SIDE, emit_jcc_forward(&w->e, condition));
+	w->side_exits[g->part] = s;
 	s->rip = g->is_inverted ? branch_next(g) : branch_target(g);
 	s->rest = w->x->parts[g->part].rest;
 	s->saves_flags = g->side && w->flags == FLAGS_HOST;
@@ -248,6 +273,8 @@ void translate_inner_branch(struct work *w)
 
 static void emit_side_exit(struct work *w, const struct slow *s)
 {
+	if (s->second)
+		emit_patch(s->second, w->e.at);
 	if (s->saves_flags)
 		flags_emit_save(&w->e);
 	emit_rm(&w->e, 0, 0x83, 0, FRAME(budget)); /* add */
@@ -259,9 +286,7 @@ static void emit_slow_insn(struct work *w, const struct slow *s)
 {
 	struct site *site = &w->trans->sites[s->site];
 	if (s->kind == SLOW_FILL)
-		emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, s->tag);
-	if (s->is_relative)
-		place_add(w, PLACE_TLB, w->e.at - 4);
+		access_emit_again(w, &s->look_up);
 	emit_call_helper(w, s->site,
 			 s->kind == SLOW_FILL ? w->trans->to_fill : w->trans->to_interpret);
 	if (!s->after)
@@ -280,7 +305,8 @@ void emit_slow(struct work *w)
 	w->g = NULL;
 	for (unsigned k = 0; k < w->slow_count; k++) { /* more may be added meanwhile */
 		const struct slow *s = &w->slow[k];
-		emit_patch(s->patch, w->e.at);
+		if (s->patch)
+			emit_patch(s->patch, w->e.at);
 		if (s->kind == SLOW_FILL || s->kind == SLOW_INTERPRET) {
 			emit_slow_insn(w, s);
 		} else if (s->kind == SLOW_GROUP) {

@@ -141,6 +141,7 @@ void flags_to_frame(struct work *w)
 		w->flags = FLAGS_FRAME; /* nobody will miss them */
 		return;
 	}
+	group_free_t0(w);
 	flags_emit_save(&w->e);
 	w->flags = FLAGS_BOTH;
 }

@@ -1,117 +1,222 @@
 /*
- * Groups: neighbouring instructions that access memory off the same base register, with a constant
- * displacement each, share one look-up of the window that holds them all.
+ * Shared look-ups: accesses of one trace whose addresses lie a known, small distance apart
+ * (value.c) share the look-up of the window that holds them all, and its host address is kept, in
+ * T0 while nothing else wants T0, in a slot of the frame after that.
  *
- * A group is executed without looking anything up in between: what its first look-up found stays
- * right because no C runs before its end, and nothing in it can fault any more. If the window is
- * not in one page, or may not be accessed as the group's most demanding member wants, the group's
- * instructions are executed one by one instead, each with its own look-up, by code behind the
- * block. So a group changes neither which faults there are nor their order.
+ * Windows that overlap in time make a region. A region runs without calling C: what its look-ups
+ * found stays right to its end because nothing can take it away, and nothing but a look-up can
+ * fail. What fails, because a window is not within one page, may not be accessed as its most
+ * demanding member wants, or is not in the TLB, leads to a second copy of the region behind the
+ * block, at the very instruction, where each has its own look-up and goes its own slow way. So
+ * shared look-ups change neither which faults there are nor their order. A look-up that shares
+ * with nobody leads there as well while it lies in a region.
  */
 #include <assert.h>
 
 #include "engine/trans/translate_private.h"
 
+/* A longer one would be in two pages too often. */
 #define WINDOW_BYTES_MAX 256
 
-struct window {
-	int8_t base;
-	int64_t low, high;
-	bool is_write;
-	unsigned members; /* that access memory */
-	unsigned count;	  /* instructions, up to the last of them */
-};
+/* ---- planning ---- */
 
-/* Does `i` access memory in a way that a window can serve? */
-static bool is_member(const struct copied *i)
+static bool widen(struct window *v, const struct access *i, unsigned index)
 {
-	return i->has_memory && !i->is_aligned && i->a.base != GPR_NONE && i->a.index == GPR_NONE &&
-	       !i->a.is_32bit && i->a.seg != SEG_FS && i->a.seg != SEG_GS;
-}
-
-/* Takes an access into the window. False: it has another base, or lies too far away. */
-static bool widen(struct window *v, const struct copied *i)
-{
-	int64_t low = i->a.disp < v->low ? i->a.disp : v->low;
-	int64_t end = i->a.disp + i->size_bytes;
+	int64_t low = i->at < v->low ? i->at : v->low;
+	int64_t end = i->at + i->size_bytes;
 	int64_t high = end > v->high ? end : v->high;
-	if (!is_member(i) || i->a.base != v->base || high - low > WINDOW_BYTES_MAX)
+	if (i->origin != v->origin || high - low > WINDOW_BYTES_MAX)
 		return false;
 	v->low = low;
 	v->high = high;
 	v->is_write |= i->is_write;
-	v->members++;
+	v->last = (uint8_t)index;
+	v->uses++;
 	return true;
 }
 
-static struct window find_window(const struct work *w, unsigned left)
+/* The newest window that takes the access in, or a new one. */
+static void find_window(struct work *w, unsigned index)
 {
-	struct window v = {0};
-	for (unsigned k = 0; k < left; k++) {
-		const struct guest_insn *g = w->g + k;
-		struct copied i = {0};
-		if (!g->is_decoded || (!is_nothing(g) && !copy_describe(w, g, &i)))
-			break;
-		if (!k) {
-			if (!is_member(&i))
-				break;
-			v.base = i.a.base;
-			v.low = v.high = i.a.disp;
+	const struct access *i = &w->accesses[index];
+	w->window_of[index] = WINDOW_NONE;
+	if (!i->size_bytes || !i->origin || i->is_aligned)
+		return;
+	unsigned k = w->window_count;
+	while (k > 0 && !widen(&w->windows[k - 1], i, index))
+		k--;
+	if (!k) {
+		k = ++w->window_count;
+		w->windows[k - 1] = (struct window){
+			.origin = i->origin, .low = i->at, .high = i->at, .first = (uint8_t)index};
+		widen(&w->windows[k - 1], i, index);
+	}
+	w->window_of[index] = (uint8_t)(k - 1);
+}
+
+/* Gives it a slot of the frame for as long as it is used. */
+static bool take_slot(struct window *v, uint8_t *busy_until)
+{
+	for (unsigned k = 0; k < WINDOW_SLOTS; k++)
+		if (busy_until[k] <= v->first) {
+			busy_until[k] = v->last;
+			v->slot = (uint8_t)k;
+			v->left = v->uses;
+			return true;
 		}
-		if (widen(&v, &i))
-			v.count = k + 1;
-		else if (i.has_memory)
-			break;
-		if (i.written & 1u << v.base)
-			break;
-	}
-	return v;
+	return false;
 }
 
-struct host_memory group_operand(const struct work *w, const struct guest_address *a)
+/* Takes the window into the last region, if it begins there, or into a new one. */
+static void add_to_regions(struct work *w, const struct window *v)
 {
-	return (struct host_memory){
-		.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)(a->disp - w->window_disp)};
+	struct region *r = w->region_count ? &w->regions[w->region_count - 1] : NULL;
+	if (!r || v->first > r->last) {
+		r = &w->regions[w->region_count++];
+		*r = (struct region){.first = v->first};
+	}
+	if (v->last > r->last)
+		r->last = v->last;
 }
 
-unsigned translate_group(struct work *w, unsigned left)
+void group_plan(struct work *w)
 {
-	const struct guest_insn *first = w->g;
-	struct window v = find_window(w, left);
-	if (v.members < 2)
-		return 0;
-	const struct guest_address a = {
-		.base = v.base, .index = GPR_NONE, .disp = v.low, .seg = SEG_DS};
-	struct slow *s = access_emit_window(w, &a, (unsigned)(v.high - v.low), v.is_write);
-	s->first = first->index;
-	s->count = (uint8_t)v.count;
-	w->has_window = true;
-	w->window_disp = (int32_t)v.low;
-	for (unsigned k = 0; k < v.count; k++) {
-		w->g = first + k;
-		if (!is_nothing(w->g) && !translate_copied(w))
-			assert(!"copy_describe() knows what is copied");
+	uint8_t busy_until[WINDOW_SLOTS] = {0};
+	value_find_accesses(w);
+	for (unsigned k = 0; k < w->count; k++)
+		find_window(w, k);
+	for (unsigned k = 0; k < w->window_count; k++) {
+		struct window *v = &w->windows[k];
+		if (v->uses > 1 && take_slot(v, busy_until))
+			add_to_regions(w, v);
+		else
+			v->uses = 0;
 	}
-	w->has_window = false;
-	s->after = w->e.at;
-	s->flags = w->flags;
-	return v.count;
+}
+
+/* ---- translating ---- */
+
+void group_begin(struct work *w)
+{
+	unsigned index = w->g->index;
+	for (unsigned k = 0; !w->region && k < w->region_count; k++)
+		if (w->regions[k].first == index) {
+			w->region = &w->regions[k];
+			add_slow(w, SLOW_GROUP, NULL)->region = w->region;
+		}
+	if (w->region && stack_step_of(w->g) == STACK_OTHER)
+		stack_settle(w);
+}
+
+void group_end(struct work *w)
+{
+	if (w->region && w->region->last == w->g->index)
+		group_leave(w);
+}
+
+void group_leave(struct work *w)
+{
+	struct region *r = w->region;
+	if (!r)
+		return;
+	stack_settle(w);
+	r->after = w->e.at;
+	r->flags = w->flags;
+	w->region = NULL;
+	w->in_t0 = NULL;
+}
+
+void group_free_t0(struct work *w)
+{
+	struct window *v = w->in_t0;
+	if (v && v->left && !v->is_in_slot) {
+		emit_store(&w->e, frame_slot(offsetof(struct frame, windows) + 8 * v->slot),
+			   HOST_T0);
+		v->is_in_slot = true;
+	}
+	w->in_t0 = NULL;
+}
+
+static struct host_memory look_up(struct work *w, const struct guest_address *a,
+				  unsigned size_bytes, bool is_write, bool is_aligned)
+{
+	stack_settle(w);
+	flags_to_frame(w);
+	group_free_t0(w);
+	struct look_up l = access_look_up(w, a, size_bytes, is_write, is_aligned);
+	w->entries[w->g->index] = l.patch;
+	return l.operand;
+}
+
+/* T0 = the host address of `low`. */
+static void open_window(struct work *w, struct window *v, const struct guest_address *a)
+{
+	struct guest_address b = *a;
+	b.disp += v->low - w->accesses[w->g->index].at;
+	struct host_memory at = look_up(w, &b, (unsigned)(v->high - v->low), v->is_write, false);
+	if (at.index == NO_INDEX) /* a fixed one: T0 is the page */
+		v->low -= at.disp;
+	else
+		access_in_t0(w, at);
+}
+
+struct host_memory group_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
+				bool is_write, bool is_aligned)
+{
+	unsigned index = w->g->index, n = w->window_of[index];
+	struct window *v = n == WINDOW_NONE ? NULL : &w->windows[n];
+	if (!v || !v->uses)
+		return look_up(w, a, size_bytes, is_write, is_aligned);
+	if (v->first == index) {
+		open_window(w, v, a);
+	} else if (w->in_t0 != v) {
+		group_free_t0(w);
+		emit_load(&w->e, HOST_T0,
+			  frame_slot(offsetof(struct frame, windows) + 8 * v->slot));
+	}
+	w->in_t0 = v;
+	v->left--;
+	return (struct host_memory){.base = HOST_T0,
+				    .index = NO_INDEX,
+				    .disp = (int32_t)(w->accesses[index].at - v->low)};
+}
+
+/* ---- the second copy ---- */
+
+/* An instruction, but for where it leads. */
+static void repeat(struct work *w)
+{
+	bool is_end = w->g->index + 1u == w->count;
+	w->slow_of_insn = w->slow_count;
+	if (w->g->goes_on)
+		translate_inner_branch(w);
+	else if (is_end && w->g->d.mnemonic == ZYDIS_MNEMONIC_CALL)
+		emit_push_return(w);
+	else if (is_end && w->g->d.mnemonic == ZYDIS_MNEMONIC_RET)
+		emit_pop_return(w);
+	else
+		translate_one(w);
 }
 
 void group_emit_slow(struct work *w, const struct slow *s)
 {
+	struct region *r = s->region;
 	w->flags = FLAGS_FRAME;
 	w->is_flags_kept = false;
-	for (unsigned k = 0; k < s->count; k++) {
-		w->g = &w->trans->insns[s->first + k];
-		w->slow_of_insn = w->slow_count;
-		translate_one(w);
+	for (unsigned k = r->first; k <= r->last; k++) {
+		w->g = &w->trans->insns[k];
+		if (w->entries[k]) { /* with the flags in the frame */
+			flags_to_frame(w);
+			flags_lost(w);
+			emit_patch(w->entries[k], w->e.at);
+		}
+		repeat(w);
 	}
 	w->is_flags_kept = true;
-	if (s->flags != FLAGS_HOST)
+	if (r->flags != FLAGS_HOST)
 		flags_to_frame(w);
-	if (s->flags != FLAGS_FRAME)
+	if (r->flags != FLAGS_FRAME)
 		flags_to_host(w);
-	emit_jmp(&w->e, s->after + w->e.to_running);
+	emit_jmp(&w->e, r->after + w->e.to_running);
 	w->g = NULL;
 }

@@ -363,10 +363,9 @@ static const uint8_t *interpret(struct frame *f, const struct site *site)
 	bool had_x87 = f->x87;
 	lockstep_void(f->t);
 	x87_put(f);
-	unsigned end = site->index + (site->run ? site->run : 1u);
-	for (unsigned k = site->index; k < end; k++)
-		if (!interp_execute(c, part->block, k))
-			return go_on(f);
+	unsigned end = site->index + 1u;
+	if (!interp_execute(c, part->block, site->index))
+		return go_on(f);
 	if ((f->vectors && !may_use_vectors(c, false)) || (had_x87 && !x87_take(f)))
 		return finish_block(f, part, end);
 	helper_set_budget(f->t, f);
@@ -406,9 +405,8 @@ const uint8_t *helper_fill(struct frame *f)
 	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
 		return interpret(f, site);
 	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault)) {
-		/* A branch's target may be worse than its operand, and a run has an order: the
-		 * interpreter knows it. */
-		if (!site->next || site->run)
+		/* A branch's target may be worse than its operand: the interpreter knows it. */
+		if (!site->next)
 			return interpret(f, site);
 		x87_put(f);
 		interp_raise_pf(c, &part_of(site)->block->insns[site->index], fault);

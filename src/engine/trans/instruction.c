@@ -423,17 +423,12 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 		.reg = host_or(c->reg, HOST_T1),
 		.vvvv = host_or(c->vvvv, HOST_T1),
 		.is_memory = true,
-		.memory = w->has_window ? group_operand(w, &a) : AT_OPERAND,
+		.memory = is_aligned ? access_emit_aligned(w, &a, size_bytes, is_write)
+				     : access_emit(w, &a, size_bytes, is_write),
 	};
-	if (!w->has_window && is_aligned)
-		access_emit_aligned(w, &a, size_bytes, is_write);
-	else if (!w->has_window)
-		access_emit(w, &a, size_bytes, is_write);
 	int home = reg_home ? c->reg : vvvv_home ? c->vvvv : GPR_NONE;
-	if (home != GPR_NONE && !w->has_window) {
-		emit_lea(&w->e, HOST_T0, AT_OPERAND);
-		o.memory = (struct host_memory){.base = HOST_T0, .index = NO_INDEX};
-	}
+	if (home != GPR_NONE)
+		o.memory = access_in_t0(w, o.memory);
 	if (home != GPR_NONE && (is_write || !is_overwriting(c)))
 		emit_load(&w->e, HOST_T1, home_of(home));
 	flags_want(w, wanted_flags(w));
@@ -469,12 +464,8 @@ struct loaded {
 	unsigned count;
 };
 
-static const unsigned temporaries[2] = {HOST_T1, HOST_T0};
-
-static unsigned temporary_count(const struct work *w)
-{
-	return w->has_window ? 1 : 2; /* T0 is the window's */
-}
+static const unsigned temporaries[] = {HOST_T1, HOST_T0};
+#define TEMPORARY_COUNT ARRAY_COUNT(temporaries)
 
 /* The host register for `guest`, loaded if it is at home and `is_read`; false if there is no
  * temporary left. */
@@ -493,9 +484,11 @@ static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_re
 			l->is_written[k] |= is_written;
 			return true;
 		}
-	if (l->count == temporary_count(w))
+	if (l->count == TEMPORARY_COUNT)
 		return false;
 	*host = temporaries[l->count];
+	if (*host == HOST_T0)
+		group_free_t0(w);
 	if (is_read)
 		emit_load(&w->e, *host, home_of(guest));
 	l->guest[l->count] = (int8_t)guest;
@@ -503,11 +496,11 @@ static bool load_operand(struct work *w, struct loaded *l, int guest, bool is_re
 	return true;
 }
 
-/* Will copy_registers() do with so many temporaries? */
-static bool fits_registers(const struct copy *c, unsigned count)
+/* Will copy_registers() do with the temporaries there are? */
+static bool fits_registers(const struct copy *c)
 {
 	unsigned homes = is_at_home(c->reg) + is_at_home(c->vvvv) + is_at_home(c->opcode);
-	if (homes + (is_at_home(c->rm) && !may_use_home(c)) > count)
+	if (homes + (is_at_home(c->rm) && !may_use_home(c)) > TEMPORARY_COUNT)
 		return false;
 	/* AH..BH go with no other register that needs REX. */
 	return !c->has_high_byte ||
@@ -516,21 +509,21 @@ static bool fits_registers(const struct copy *c, unsigned count)
 
 /* Does the ModRM.rm register stay where it is? Rather not if a part of it is written: the next load
  * of all of it would have to wait until the store is over. */
-static bool uses_home_of(const struct copy *c, unsigned count)
+static bool uses_home_of(const struct copy *c)
 {
 	unsigned homes = is_at_home(c->reg) + is_at_home(c->vvvv) + is_at_home(c->opcode);
 	if (!is_at_home(c->rm) || !may_use_home(c))
 		return false;
-	return !c->rm_written || c->rm_operand->size == 64 || homes >= count;
+	return !c->rm_written || c->rm_operand->size == 64 || homes >= TEMPORARY_COUNT;
 }
 
 static bool copy_registers(struct work *w, const struct copy *c)
 {
 	struct operands o = {0};
 	struct loaded l = {0};
-	if (!fits_registers(c, temporary_count(w)))
+	if (!fits_registers(c))
 		return false;
-	bool uses_home = uses_home_of(c, temporary_count(w)), is_move = is_overwriting(c);
+	bool uses_home = uses_home_of(c), is_move = is_overwriting(c);
 	flags_want(w, wanted_flags(w));
 	load_operand(w, &l, c->reg, !is_move || !c->reg_written, c->reg_written, &o.reg);
 	load_operand(w, &l, c->vvvv, true, c->vvvv_written, &o.vvvv);
@@ -573,6 +566,8 @@ static bool translate_lea(struct work *w)
 	} else {
 		struct host_memory m = {.index = NO_INDEX, .shift = a.shift};
 		m.disp = (int32_t)a.disp;
+		if (is_at_home(a.index))
+			group_free_t0(w);
 		if (a.index != GPR_NONE)
 			m.index = (int8_t)register_or_load(w, a.index, HOST_T0);
 		if (a.base != GPR_NONE)
@@ -604,8 +599,7 @@ static bool translate_bit_string(struct work *w)
 	unsigned host = (unsigned)host_register(guest);
 	a.is_bit_string = true;
 	a.bit_register = (uint8_t)host;
-	access_emit(w, &a, 8, is_write);
-	emit_lea(e, HOST_T0, AT_OPERAND);
+	access_in_t0(w, access_emit(w, &a, 8, is_write));
 	emit_mov(e, HOST_T1, host);
 	emit_rr(e, EMIT_W, 0xc1, 7, HOST_T1); /* sar */
 	emit_byte(e, 6);
@@ -655,9 +649,7 @@ static void describe_written(const struct guest_insn *g, struct copied *out)
 static bool describe_lea(const struct guest_insn *g)
 {
 	struct guest_address a;
-	if (g->operands[0].size < 32 || !address_of(g, &g->operands[1], &a))
-		return false;
-	return !is_at_home(a.index);
+	return g->operands[0].size >= 32 && address_of(g, &g->operands[1], &a);
 }
 
 bool copy_describe(const struct work *w, const struct guest_insn *g, struct copied *out)
@@ -673,7 +665,7 @@ bool copy_describe(const struct work *w, const struct guest_insn *g, struct copi
 	if (!take_operands(&c))
 		return false;
 	if (!c.memory)
-		return fits_registers(&c, 1);
+		return fits_registers(&c);
 	out->has_memory = true;
 	out->is_write = c.memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 	out->size_bytes = (uint8_t)(c.memory->size / 8);

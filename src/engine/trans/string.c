@@ -34,8 +34,7 @@ static void emit_end(struct work *w, const struct guest_address *a, unsigned siz
 		     bool is_write, bool is_rep)
 {
 	struct emitter *e = &w->e;
-	access_emit(w, a, size_bytes, is_write);
-	emit_lea(e, HOST_T0, AT_OPERAND);
+	emit_lea(e, HOST_T0, access_emit(w, a, size_bytes, is_write));
 	if (!is_rep)
 		return;
 	emit_lea(e, HOST_T1,

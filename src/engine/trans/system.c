@@ -119,10 +119,9 @@ static bool translate_pushf(struct work *w)
 	emit_store(e, FRAME(value), HOST_T0);
 	emit_load(e, GPR_RAX, FRAME(rax));
 	flags_lost(w);
-	access_emit(w, &below_top, 8, true);
-	emit_lea(e, HOST_T0, AT_OPERAND);
+	struct host_memory at = access_in_t0(w, access_emit(w, &below_top, 8, true));
 	emit_load(e, HOST_T1, FRAME(value));
-	emit_store(e, at_t0(0), HOST_T1);
+	emit_store(e, at, HOST_T1);
 	emit_lea(e, HOST_GUEST_RSP,
 		 (struct host_memory){.base = HOST_GUEST_RSP, .index = NO_INDEX, .disp = -8});
 	return true;
@@ -219,8 +218,8 @@ static bool load_divisor(struct work *w, unsigned *host)
 	if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
 		if (!address_of(w->g, o, &a))
 			return false;
-		access_emit(w, &a, o->size / 8, false);
-		emit_rm(&w->e, is_wide ? EMIT_W : 0, 0x8b, HOST_T0, AT_OPERAND);
+		struct host_memory at = access_emit(w, &a, o->size / 8, false);
+		emit_rm(&w->e, is_wide ? EMIT_W : 0, 0x8b, HOST_T0, at);
 		*host = HOST_T0;
 		return true;
 	}

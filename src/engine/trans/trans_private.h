@@ -28,6 +28,7 @@
 #define HOST_T1 14
 #define HOST_GUEST_RSP 15
 #define HOME_COUNT 3
+#define WINDOW_SLOTS 8
 
 /* Are the guest's vector registers and MXCSR in the host's, and for which instructions? */
 enum vectors { VECTORS_OUT, VECTORS_SSE, VECTORS_AVX };
@@ -37,9 +38,11 @@ struct frame {
 	int32_t budget; /* instructions left; below 0 at a block's entry: out */
 	uint16_t flags; /* the guest's: OF in the low byte, LAHF's byte above it */
 	uint16_t unused;
-	uint64_t home[HOME_COUNT]; /* guest R11, R14, R15 */
+	uint64_t home[HOME_COUNT];	/* guest R11, R14, R15 */
+	uint64_t value;			/* an operand that has to survive a second look-up */
+	uint8_t *windows[WINDOW_SLOTS]; /* host addresses that are used again (group.c) */
+	uint64_t rax;			/* while flags are moved */
 	uint64_t fs_base, gs_base;
-	uint64_t value; /* an operand that has to survive a second look-up */
 	struct vcpu_state *state;
 	struct trans_vcpu *t;
 	struct interp_vcpu *c;
@@ -49,7 +52,6 @@ struct frame {
 	uint8_t vectors;	    /* enum vectors */
 	bool x87;		    /* the guest's x87 registers are in the host's */
 	uint8_t unused2[2];
-	uint64_t rax;	  /* while flags are moved */
 	uint32_t c_mxcsr; /* what C runs with */
 	uint32_t unused3;
 };
@@ -64,7 +66,6 @@ struct site {
 	bool is_write;
 	bool is_aligned; /* must be, or #GP */
 	uint8_t size_bytes;
-	uint8_t run;	 /* instructions that one look-up serves; 0: one */
 	int32_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
 };
 
@@ -183,7 +184,7 @@ struct trans {
 };
 
 /* The longest code of one guest instruction, slow paths included, and of a block. */
-#define TRANS_INSN_CODE_MAX 440u
+#define TRANS_INSN_CODE_MAX 560u
 #define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
 #define TRANS_CODE_BYTES (32u << 20)
 /* In hard mode, at first: the longest block, the thunks and one page. */

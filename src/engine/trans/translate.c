@@ -6,10 +6,12 @@
  */
 #include "engine/trans/translate_private.h"
 
+#include <assert.h>
 #include <string.h>
 
 static void emit_interpreted(struct work *w)
 {
+	assert(!w->region);	 /* C may take away what its look-ups found */
 	w->is_flags_kept = true; /* it may do anything with them */
 	flags_to_frame(w);
 	uint32_t site = add_site(w, (struct site){0});
@@ -145,27 +147,20 @@ static void emit_x87_check(struct work *w)
 	w->trans->sites[site].resume = emitter_here(&w->e);
 }
 
-/* Instructions from w->g on, as many as it says. 0: the translation ends with them. */
-static unsigned translate_some(struct work *w)
+/* The instruction w->g. False: the translation ends with it. */
+static bool translate_next(struct work *w)
 {
-	bool ends = false;
-	unsigned in_part = w->x->count - w->x->parts[w->g->part].rest - w->g->index;
+	bool is_last = w->g->index + 1u == w->count;
 	w->slow_of_insn = w->slow_count;
-	unsigned taken = translate_stack_run(w, in_part, &ends);
-	if (taken) {
-		end_slow(w);
-		return ends ? 0 : taken;
-	}
-	taken = translate_group(w, in_part);
-	if (taken)
-		return taken;
+	group_begin(w);
 	if (w->g->goes_on)
 		translate_inner_branch(w);
-	else if (in_part == 1 && w->g->is_decoded && translate_branch(w))
-		return 0;
+	else if (is_last && w->g->is_decoded && translate_branch(w))
+		return false;
 	else
 		translate_one(w);
-	return 1;
+	group_end(w);
+	return true;
 }
 
 static void translate_all(struct work *w)
@@ -174,11 +169,10 @@ static void translate_all(struct work *w)
 	flags_find_live(w);
 	emit_vectors_check(w);
 	emit_x87_check(w);
-	unsigned taken;
-	for (unsigned k = 0; k < w->count; k += taken) {
+	group_plan(w);
+	for (unsigned k = 0; k < w->count; k++) {
 		w->g = &w->trans->insns[k];
-		taken = translate_some(w);
-		if (!taken)
+		if (!translate_next(w))
 			return;
 	}
 	w->g = &w->trans->insns[w->count - 1];

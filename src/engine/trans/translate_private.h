@@ -35,6 +35,16 @@ struct guest_address {
 	int64_t disp;	      /* the whole address if is_constant */
 };
 
+/* What a look-up came to: where what fails jumps from, the operand, which is in T0 and T1 if it has
+ * an index, and how to come to the address again: T1 is it exclusive-ored with the tag, but for a
+ * fixed one. */
+struct look_up {
+	uint8_t *patch;
+	struct host_memory operand, tag;
+	bool is_fixed, is_relative;
+	uint64_t address; /* of a fixed one */
+};
+
 enum slow_kind {
 	SLOW_FILL,
 	SLOW_LINK,
@@ -52,18 +62,44 @@ struct slow {
 	enum slow_kind kind;
 	uint8_t *patch; /* the displacement that leads here */
 	uint32_t site;
-	struct host_memory tag; /* SLOW_FILL: undoes the comparison */
-	bool is_relative;	/* SLOW_FILL: the tag's address is, to RIP */
+	struct look_up look_up; /* SLOW_FILL */
 	uint8_t *after;		/* SLOW_FILL: the end of its instruction */
 	bool is_flags_needed;	/* ... where the flags are in the host's */
 	uint64_t rip;		/* SLOW_JUMP, SLOW_SIDE */
 	uint8_t rest;		/* SLOW_SIDE: instructions that do not run */
 	bool saves_flags;	/* ... the host has them alone, and they matter */
-	uint8_t first, count;	/* SLOW_GROUP: its instructions */
-	enum flags_place flags; /* ... where `after` expects the flags */
+	uint8_t *second;	/* ... another displacement that leads here, or NULL */
+	struct region *region;	/* SLOW_GROUP */
 };
 
 #define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 2 * PARTS_MAX + 8)
+
+/* What an instruction does with memory, as the walk through the trace sees it (value.c). */
+struct access {
+	uint16_t origin; /* where the same is known to be the same address; 0: nothing is known */
+	int64_t at;	 /* the first byte's distance from there */
+	uint8_t size_bytes; /* 0: it accesses nothing */
+	bool is_write, is_aligned;
+};
+
+/* Accesses that one look-up serves, and the instructions it is kept for (group.c). */
+struct window {
+	uint16_t origin;
+	int64_t low, high;
+	bool is_write;
+	uint8_t first, last, uses;
+	uint8_t slot;	 /* of the frame */
+	uint8_t left;	 /* uses that are not translated yet */
+	bool is_in_slot; /* T0 is elsewhere, or may be */
+};
+#define WINDOW_NONE 0xff
+
+/* Instructions between which nothing can fault or call C, and their second copy. */
+struct region {
+	uint8_t first, last;
+	uint8_t *after;		/* its end */
+	enum flags_place flags; /* ... and where it expects the flags */
+};
 
 struct work {
 	struct trans *trans;
@@ -86,10 +122,17 @@ struct work {
 	uint8_t *changed[CHECKED_BYTES_MAX / 4 +
 			 4]; /* jumps out: the block's bytes are not what they were */
 	unsigned changed_count;
-	unsigned slow_of_insn;	    /* the present instruction's begin here */
-	struct host_memory operand; /* where the present instruction's memory operand is */
-	bool has_window;	    /* T0 is the host address of guest address window_disp(base) */
-	int32_t window_disp;
+	unsigned slow_of_insn; /* the present instruction's begin here */
+	struct access accesses[BLOCK_INSNS_MAX];
+	struct window windows[BLOCK_INSNS_MAX];
+	uint8_t window_of[BLOCK_INSNS_MAX]; /* or WINDOW_NONE */
+	struct region regions[BLOCK_INSNS_MAX / 2];
+	unsigned window_count, region_count;
+	struct region *region;		    /* that is being translated; NULL: none */
+	struct window *in_t0;		    /* T0 is its host address; NULL: none's */
+	int32_t sp_pending;		    /* what RSP is still to be moved by */
+	uint8_t *entries[BLOCK_INSNS_MAX];  /* jumps into a region's second copy */
+	struct slow *side_exits[PARTS_MAX]; /* of the branches behind the parts */
 };
 
 /* ---- flags.c ---- */
@@ -132,14 +175,19 @@ unsigned register_or_load(struct work *w, int guest, unsigned temporary);
 
 bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o,
 		struct guest_address *out);
-/* Afterwards the operand is at [T0 + T1]. */
-void access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes, bool is_write);
+/* Returns where the operand is: at [T0 + T1] or [T0 + constant]. */
+struct host_memory access_emit(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			       bool is_write);
 /* The same for an operand that must be aligned to its size. */
-void access_emit_aligned(struct work *w, const struct guest_address *a, unsigned size_bytes,
-			 bool is_write);
-/* Afterwards the host address is in T0. What fails goes to where the result leads. */
-struct slow *access_emit_window(struct work *w, const struct guest_address *a, unsigned size_bytes,
-				bool is_write);
+struct host_memory access_emit_aligned(struct work *w, const struct guest_address *a,
+				       unsigned size_bytes, bool is_write);
+/* Frees T1 of the operand's address. */
+struct host_memory access_in_t0(struct work *w, struct host_memory operand);
+/* The look-up alone. What fails goes to where its `patch` leads. */
+struct look_up access_look_up(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			      bool is_write, bool is_aligned);
+/* Where it has failed: T1 = the address again. */
+void access_emit_again(struct work *w, const struct look_up *l);
 /* The address alone, in T1. */
 void access_address(struct work *w, const struct guest_address *a);
 #define AT_OPERAND ((struct host_memory){.base = HOST_T0, .index = HOST_T1})
@@ -160,8 +208,8 @@ void emit_address(struct work *w, unsigned to, uint64_t address);
 
 bool translate_copied(struct work *w);
 
-/* What translate_copied() would do with an instruction. False: nothing, or it needs T0 besides the
- * operand's address. */
+/* What translate_copied() would do with an instruction. False: nothing, or not without calling C.
+ */
 struct copied {
 	bool has_memory, is_write, is_aligned;
 	uint8_t size_bytes;
@@ -183,18 +231,34 @@ bool translate_string(struct work *w);
 /* ---- stack.c ---- */
 
 bool translate_stack(struct work *w);
-/* A run of pushes or pops from w->g on, of which `left` instructions follow in the block. Returns
- * how many it took, 0 if it is none; *ends if the last was a RET. */
-unsigned translate_stack_run(struct work *w, unsigned left, bool *ends);
+/* Moves RSP; in a region not before stack_settle(), so that neighbours move it together. */
+void stack_move(struct work *w, int32_t by);
+void stack_settle(struct work *w);
+/* What does nothing with RSP but to push or pop; a direct CALL pushes, too. */
+enum stack_step { STACK_OTHER, STACK_PUSH, STACK_POP, STACK_RETURN };
+enum stack_step stack_step_of(const struct guest_insn *g);
+
+/* ---- value.c ---- */
+
+/* What the instructions of the trace do with memory: fills w->accesses. No origin is found on both
+ * sides of an instruction that may call C. */
+void value_find_accesses(struct work *w);
 
 /* ---- group.c ---- */
 
-/* Accesses off one base register from w->g on, of `left` instructions. Returns how many it took, 0
- * if they are no group. */
-unsigned translate_group(struct work *w, unsigned left);
-/* Where the operand at `a` is while a group is translated. */
-struct host_memory group_operand(const struct work *w, const struct guest_address *a);
-/* The group's instructions one by one, for when the window is not within one page. */
+/* Finds the trace's windows and regions. */
+void group_plan(struct work *w);
+/* Around the translation of w->g. */
+void group_begin(struct work *w);
+void group_end(struct work *w);
+/* The region is over, if there is one: what comes now its second copy leads to, too. */
+void group_leave(struct work *w);
+/* An access in a region. */
+struct host_memory group_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
+				bool is_write, bool is_aligned);
+/* T0 will be needed for something else. */
+void group_free_t0(struct work *w);
+/* The region's second copy: each instruction with its own look-up. */
 void group_emit_slow(struct work *w, const struct slow *s);
 
 /* ---- translate.c ---- */
@@ -241,6 +305,9 @@ static inline uint64_t branch_target(const struct guest_insn *g)
 bool translate_branch(struct work *w);
 /* A branch to the next part. */
 void translate_inner_branch(struct work *w);
+/* A CALL or RET but for where it leads; a RET's target is in T1. */
+void emit_push_return(struct work *w);
+void emit_pop_return(struct work *w);
 /* The way out to `rip`. */
 void emit_exit(struct work *w, uint64_t rip);
 /* The same where nothing is known of the page it lies in. */

@@ -95,11 +95,9 @@ bool translate_fldcw(struct work *w)
 {
 	struct guest_address a;
 	struct emitter *e = &w->e;
-	const struct host_memory at = {.base = HOST_T0, .index = NO_INDEX};
 	if (!address_of(w->g, &w->g->operands[0], &a))
 		return false;
-	access_emit(w, &a, 2, false);
-	emit_lea(e, HOST_T0, AT_OPERAND);
+	struct host_memory at = access_in_t0(w, access_emit(w, &a, 2, false));
 	emit_rm(e, EMIT_0F, 0xb7, HOST_T1, at); /* movzx r14d, word */
 	emit_rr(e, 0, 0xf7, 2, HOST_T1);	/* not */
 	emit_rr(e, 0, 0xf7, 0, HOST_T1);	/* test */
