@@ -27,6 +27,7 @@ void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 		.gfn = gpa_gfn(page->gpa),
 	};
 	p->fast_used[index / 64] |= BIT(index % 64);
+	p->has_large_fast[address.v >> 63] |= page->guest_shift > PAGE_SHIFT;
 	uint16_t access = (uint16_t)(1u << WALK_ACCESS(mode, kind));
 	uint64_t **stamp = p->stamps; /* NULL without observers */
 	if (stamp)
@@ -74,6 +75,7 @@ void fast_map_empty(struct mmu *any)
 {
 	struct mmu *mmu = any->private->primary;
 	mmu->private->has_watched = false;
+	mmu->private->has_large_fast[0] = mmu->private->has_large_fast[1] = false;
 	for (unsigned w = 0; w < FAST_WORDS; w++) {
 		uint64_t used = mmu->private->fast_used[w];
 		mmu->private->fast_used[w] = 0;
@@ -84,6 +86,22 @@ void fast_map_empty(struct mmu *any)
 					mmu->fast[m][k][index].tag = MMU_FAST_EMPTY;
 		}
 	}
+}
+
+void fast_map_drop_page(struct mmu *mmu, gva_t address)
+{
+	struct mmu_private *p = mmu->private;
+	uint64_t number = address.v >> PAGE_SHIFT;
+	unsigned index = mmu_fast_slot(number);
+	if (p->has_large_fast[address.v >> 63]) {
+		fast_map_empty(mmu);
+		return;
+	}
+	p->has_watched = false;
+	for (unsigned m = 0; m < MMU_MODE_COUNT; m++)
+		for (unsigned k = 0; k < ACCESS_KIND_COUNT; k++)
+			if (mmu->fast[m][k][index].tag == number)
+				mmu->fast[m][k][index].tag = MMU_FAST_EMPTY;
 }
 
 /* Drops entries whose 4K page lies in page `page` of 2^shift bytes. */

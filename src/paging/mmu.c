@@ -459,12 +459,13 @@ void mmu_invlpg(struct mmu *mmu, gva_t address)
 		follow_ring(m);
 		m->strategy->invalidate(p->strategy, INVLPG, 0, address);
 		ledger_charge(m->ledger, EVENT_TLB_INVALIDATE);
-		tlb_invalidate(p->tlb, current_pcid(m), true, address);
+		if (!m->is_unmodelled)
+			tlb_invalidate(p->tlb, current_pcid(m), true, address);
 		walk_cache_invalidate(p->walk_cache, tlb_space(p->tlb));
 		verify_invalidate(p->verify, address);
 	}
 	if (mmu->is_unmodelled)
-		fast_map_empty(mmu);
+		fast_map_drop_page(mmu, address);
 	mmu_tell(mmu, MMU_FLUSH_PAGE, address);
 }
 

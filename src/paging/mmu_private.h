@@ -48,7 +48,9 @@ struct mmu_private {
 	 * once, too. Emptied with the fast map. */
 	struct watched_page watched[WATCHED_COUNT];
 	bool has_watched;
-	uint64_t unread_stamp; /* where the fast map's entries store while paging is off */
+	bool has_large_fast[2]; /* unmodelled: entries of large pages in the fast map, by half of
+				   the address space */
+	uint64_t unread_stamp;	/* where the fast map's entries store while paging is off */
 	char difference[1200];
 
 	/* Observers (observe.c). */
@@ -129,6 +131,8 @@ void fast_map_fill(struct mmu *mmu, gva_t address, enum access_kind kind, enum m
 void watched_fill(struct mmu *mmu, gva_t address, enum mmu_mode mode, const struct mmu_page *page);
 bool watched_find(const struct mmu *mmu, gva_t address, enum mmu_mode mode, struct mmu_page *out);
 void fast_map_empty(struct mmu *mmu);
+/* Unmodelled: the guest invalidated the page at `address`, of whatever size. */
+void fast_map_drop_page(struct mmu *mmu, gva_t address);
 /* Drops what was derived from a first-level entry of `mmu`, which may be an observer: the TLB's
  * callback. */
 void fast_map_drop(void *mmu, enum tlb_side_id side, const struct tlb_entry *entry, uint64_t page);
