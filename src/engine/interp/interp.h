@@ -167,6 +167,7 @@ struct interp_vcpu {
 	uint64_t fetch_count; /* fetch look-ups since the last fold */
 	uint64_t cycles;      /* the clock at the start of the current block */
 	uint64_t until;
+	uint64_t slack;		/* so many cycles before `until` will do */
 	const struct insn *ops; /* first insn of the block that runs */
 	uint8_t taken;		/* which next[] the block's last insn chose; 2: indirect */
 	uint8_t key;		/* enum block_key bits of the present mode */

@@ -571,7 +571,7 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 				return;
 			from = NULL;
 		}
-		if (unlikely(c->cycles >= c->until)) {
+		if (unlikely(c->cycles + c->slack >= c->until)) {
 			leave(c, EXIT_BUDGET);
 			return;
 		}
@@ -605,6 +605,10 @@ static void run_blocks(struct interp_vcpu *c, bool *first)
 	}
 }
 
+/* Real time passes by itself: come back soon and look. How soon nobody has to count, so that the
+ * end need not fall between two instructions of a block, which would run one by one. */
+#define SLICE_REAL 100000u
+
 static void interp_run(struct engine *engine, unsigned index, uint64_t until_cycles,
 		       struct vm_exit *exit)
 {
@@ -612,9 +616,11 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	struct interp_vcpu *c = vm->vcpus[index];
 	c->cycles = clock_now(c->clock);
 	c->until = until_cycles;
-	if (c->clock->kind == CLOCK_REAL && until_cycles - c->cycles > 100000)
-		c->until = c->cycles +
-			   100000; /* real time passes by itself: come back soon and look */
+	c->slack = 0;
+	if (c->clock->kind == CLOCK_REAL && until_cycles - c->cycles > SLICE_REAL) {
+		c->until = c->cycles + SLICE_REAL;
+		c->slack = BLOCK_INSNS_MAX;
+	}
 	c->is_alone = c->is_delivering = false;
 	c->count = 0;
 	interp_mode_changed(c);
