@@ -5,20 +5,8 @@
  * Each works in the order look, check, push, commit (system.h). `offset` and `selector` are the
  * operands of a direct or memory-indirect transfer.
  */
+#include "engine/interp/ring.h"
 #include "engine/interp/system.h"
-
-/* Flat segments as SYSCALL and SYSENTER make them without a look at any table. */
-static struct segment_register flat_segment(unsigned selector, unsigned attributes, unsigned dpl)
-{
-	return (struct segment_register){
-		.limit = 0xffffffff,
-		.selector = (uint16_t)selector,
-		.attributes = (uint16_t)(attributes | dpl << ATTR_DPL_SHIFT),
-	};
-}
-
-#define FLAT_CODE (ATTR_P | ATTR_S | ATTR_CODE | ATTR_READABLE | ATTR_ACCESSED | ATTR_G)
-#define FLAT_DATA (ATTR_P | ATTR_S | ATTR_WRITABLE | ATTR_ACCESSED | ATTR_G | ATTR_DB)
 
 /* ---- direct: JMP and CALL to a code segment ---- */
 
@@ -267,34 +255,23 @@ HANDLER(op_syscall)
 	if (!(s->efer & EFER_SCE) || !(c->key & KEY_CODE64))
 		interp_raise(c, i, VECTOR_UD);
 	ledger_charge(c->ledger, EVENT_GUEST_SYSCALL);
-	unsigned selector = bits(s->star, 47, 32) & 0xfffc;
-	s->gpr[GPR_RCX] = interp_next_rip(s, i);
-	s->gpr[GPR_R11] = vcpu_rflags(c->v) & ~FLAG_RF;
-	vcpu_set_rflags(c->v, s->gpr[GPR_R11] & ~s->fmask);
+	ring_syscall(c->v, interp_next_rip(s, i));
 	c->drops_step = !(s->rflags & FLAG_TF);
-	s->seg[SEG_SS] = flat_segment(selector + 8, FLAT_DATA, 0);
-	load_code_segment(c, flat_segment(selector, FLAT_CODE | ATTR_L, 0), s->lstar);
+	c->taken = 2;
 	interp_mode_changed(c);
 }
 
 HANDLER(op_sysret)
 {
 	bool to_64 = i->op_bytes == 8;
-	unsigned selector = (unsigned)bits(s->star, 63, 48);
 
 	if (!(s->efer & EFER_SCE) || !(c->key & KEY_CODE64))
 		interp_raise(c, i, VECTOR_UD);
 	require_cpl0(c, i);
 	if (to_64 && !vcpu_is_canonical(s, s->gpr[GPR_RCX]))
 		raise_gp0(c, i);
-	vcpu_set_rflags(c->v, (s->gpr[GPR_R11] & 0x3c7fd7) | FLAG_FIXED1);
-	s->seg[SEG_SS] = flat_segment((selector + 8) | 3, FLAT_DATA, 3);
-	if (to_64)
-		load_code_segment(c, flat_segment((selector + 16) | 3, FLAT_CODE | ATTR_L, 3),
-				  s->gpr[GPR_RCX]);
-	else
-		load_code_segment(c, flat_segment(selector | 3, FLAT_CODE | ATTR_DB, 3),
-				  (uint32_t)s->gpr[GPR_RCX]);
+	ring_sysret(c->v, to_64);
+	c->taken = 2;
 	interp_mode_changed(c);
 }
 
@@ -308,9 +285,10 @@ HANDLER(op_sysenter)
 	ledger_charge(c->ledger, EVENT_GUEST_SYSCALL);
 	s->rflags &= ~(FLAG_VM | FLAG_IF | FLAG_RF);
 	s->gpr[GPR_RSP] = long_mode ? s->sysenter_esp : (uint32_t)s->sysenter_esp;
-	s->seg[SEG_SS] = flat_segment(selector + 8, FLAT_DATA, 0);
-	load_code_segment(c, flat_segment(selector, FLAT_CODE | (long_mode ? ATTR_L : ATTR_DB), 0),
-			  s->sysenter_eip);
+	s->seg[SEG_SS] = ring_flat_segment(selector + 8, RING_FLAT_DATA, 0);
+	load_code_segment(
+		c, ring_flat_segment(selector, RING_FLAT_CODE | (long_mode ? ATTR_L : ATTR_DB), 0),
+		s->sysenter_eip);
 	interp_mode_changed(c);
 }
 
@@ -326,9 +304,10 @@ HANDLER(op_sysexit)
 		raise_gp0(c, i);
 	selector += to_64 ? 32 : 16;
 	s->gpr[GPR_RSP] = to_64 ? s->gpr[GPR_RCX] : (uint32_t)s->gpr[GPR_RCX];
-	s->seg[SEG_SS] = flat_segment((selector + 8) | 3, FLAT_DATA, 3);
-	load_code_segment(c, flat_segment(selector | 3, FLAT_CODE | (to_64 ? ATTR_L : ATTR_DB), 3),
-			  to_64 ? s->gpr[GPR_RDX] : (uint32_t)s->gpr[GPR_RDX]);
+	s->seg[SEG_SS] = ring_flat_segment((selector + 8) | 3, RING_FLAT_DATA, 3);
+	load_code_segment(
+		c, ring_flat_segment(selector | 3, RING_FLAT_CODE | (to_64 ? ATTR_L : ATTR_DB), 3),
+		to_64 ? s->gpr[GPR_RDX] : (uint32_t)s->gpr[GPR_RDX]);
 	interp_mode_changed(c);
 }
 

@@ -16,19 +16,9 @@
 #include "bus/bus.h"
 #include "clock/clock.h"
 #include "engine/interp/host.h"
+#include "engine/interp/ring.h"
 
 /* ---- charging ---- */
-
-static void fold_accesses(struct interp_vcpu *c)
-{
-	uint64_t uses = c->mmu->use_clock - c->folded_uses;
-	uint64_t others = c->write_count + c->fetch_count;
-	ledger_charge_many(c->ledger, EVENT_WRITE, c->write_count);
-	ledger_charge_many(c->ledger, EVENT_FETCH, c->fetch_count);
-	ledger_charge_many(c->ledger, EVENT_READ, uses > others ? uses - others : 0);
-	c->folded_uses = c->mmu->use_clock;
-	c->write_count = c->fetch_count = 0;
-}
 
 static void charge_block(struct interp_vcpu *c, uint16_t count)
 {
@@ -169,16 +159,10 @@ void interp_mode_changed(struct interp_vcpu *c)
 {
 	struct vcpu_state *s = c->s;
 	c->key = mode_key(c->v);
-	enum ring ring = s->cpl == 3 ? RING_USER : RING_KERNEL;
-	if (ring != c->ledger->ring) {
-		fold_accesses(c);
-		c->ledger->ring = ring;
-	}
-	c->fetch_mode = s->cpl == 3 ? MMU_USER : MMU_SUPERVISOR;
-	c->mode = s->cpl == 3 ? MMU_USER : s->rflags & FLAG_AC ? MMU_SUPERVISOR_AC : MMU_SUPERVISOR;
+	ring_changed(c);
 	c->slow_checks = needed_checks(s);
-	c->fast_read = c->slow_checks ? c->none : c->mmu->fast[c->mode][ACCESS_READ];
-	c->fast_write = c->slow_checks ? c->none : c->mmu->fast[c->mode][ACCESS_WRITE];
+	if (c->slow_checks)
+		c->fast_read = c->fast_write = c->none;
 	bool step = s->rflags & FLAG_TF || has_instruction_breakpoints(s) ||
 		    c->vm->breakpoint_count || c->step_requested ||
 		    c->slow_checks & CHECK_WATCHPOINTS;
@@ -638,7 +622,7 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	default: break;
 	}
 	run_blocks(c, &first);
-	fold_accesses(c);
+	ring_fold_accesses(c);
 	if (c->clock->kind == CLOCK_VIRTUAL)
 		clock_set(c->clock, time_now(c));
 	*exit = c->exit;

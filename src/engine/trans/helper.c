@@ -7,6 +7,7 @@
  * counts follow from the instruction's index as always. It ends by giving the frame what may have
  * changed.
  */
+#include "clock/clock.h"
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans_private.h"
 #include "ledger/ledger.h"
@@ -14,7 +15,7 @@
 /* ---- the state, both ways ---- */
 
 /* Counts what ran since the last time. */
-static void count_instructions(struct trans_vcpu *t, const struct frame *f)
+void helper_count(struct trans_vcpu *t, const struct frame *f)
 {
 	uint64_t spent = t->budget_at - (uint64_t)(int64_t)f->budget;
 	t->budget_at = (uint64_t)(int64_t)f->budget;
@@ -30,7 +31,7 @@ void helper_set_budget(struct trans_vcpu *t, struct frame *f)
 	t->budget_at = (uint64_t)f->budget;
 }
 
-static void take_registers(struct frame *f)
+void helper_take(struct frame *f)
 {
 	struct vcpu_state *s = f->state;
 	s->gpr[GPR_R11] = f->home[0];
@@ -61,9 +62,9 @@ static const struct part *part_of(const struct site *site)
 static void enter_block(struct frame *f, const struct part *part)
 {
 	struct interp_vcpu *c = f->t->c;
-	take_registers(f);
+	helper_take(f);
 	f->budget += part->rest;
-	count_instructions(f->t, f);
+	helper_count(f->t, f);
 	c->ops = part->block->insns;
 	c->count = part->block->count;
 	c->s->gpr[REG_BLOCK] = part->rip;
@@ -230,9 +231,8 @@ static const uint8_t *code_at(struct trans_vcpu *t, struct block **cold)
 	return x->code;
 }
 
-/* RIP is set and a block is over: generated code that goes on, or the way out. One block that is
- * not translated is run on the way, for what comes behind it mostly is. */
-static const uint8_t *go_on(struct frame *f)
+/* One block that is not translated is run on the way, for what comes behind it mostly is. */
+const uint8_t *helper_go_on(struct frame *f)
 {
 	struct trans_vcpu *t = f->t;
 	struct interp_vcpu *c = t->c;
@@ -255,8 +255,8 @@ const uint8_t *helper_budget(struct frame *f)
 {
 	const struct translation *x = f->t->trans->sites[f->site].from;
 	lockstep_void(f->t);
-	take_registers(f);
-	count_instructions(f->t, f);
+	helper_take(f);
+	helper_count(f->t, f);
 	f->state->rip = x->rip;
 	return leave(f);
 }
@@ -266,8 +266,8 @@ const uint8_t *helper_link(struct frame *f)
 	struct trans *trans = f->t->trans;
 	const struct site *site = &trans->sites[f->site];
 	struct link *l = &site->from->links[site->index];
-	take_registers(f);
-	count_instructions(f->t, f);
+	helper_take(f);
+	helper_count(f->t, f);
 	f->state->rip = l->rip;
 	if (f->t->lockstep)
 		return leave(f);
@@ -279,7 +279,7 @@ const uint8_t *helper_link(struct frame *f)
 		trans->pending = l;
 		trans->pending_rip = l->rip;
 	}
-	return go_on(f);
+	return helper_go_on(f);
 }
 
 /* An indirect branch to where nobody may go: it never happened, and the interpreter raises what it
@@ -299,10 +299,10 @@ const uint8_t *helper_indirect(struct frame *f)
 {
 	if (unlikely(!vcpu_is_canonical(f->state, f->linear)))
 		return undo_branch(f, &f->t->trans->sites[f->site]);
-	take_registers(f);
-	count_instructions(f->t, f);
+	helper_take(f);
+	helper_count(f->t, f);
 	f->state->rip = f->linear;
-	return go_on(f);
+	return helper_go_on(f);
 }
 
 /* ---- vectors ---- */
@@ -329,7 +329,7 @@ static const uint8_t *finish_block(struct frame *f, const struct part *part, uns
 	f->t->c->ops = part->block->insns;
 	f->vectors = VECTORS_OUT;
 	i->exec(f->state, i, f->t->c);
-	return go_on(f);
+	return helper_go_on(f);
 }
 
 /* The site's `size_bytes` says whether it is AVX that is wanted. */
@@ -365,7 +365,7 @@ static const uint8_t *interpret(struct frame *f, const struct site *site)
 	x87_put(f);
 	unsigned end = site->index + 1u;
 	if (!interp_execute(c, part->block, site->index))
-		return go_on(f);
+		return helper_go_on(f);
 	if ((f->vectors && !may_use_vectors(c, false)) || (had_x87 && !x87_take(f)))
 		return finish_block(f, part, end);
 	helper_set_budget(f->t, f);
@@ -386,6 +386,33 @@ const uint8_t *helper_interpret(struct frame *f)
 	const struct site *site = &f->t->trans->sites[f->site];
 	enter_block(f, part_of(site));
 	return interpret(f, site);
+}
+
+const uint8_t *helper_end(struct frame *f)
+{
+	struct interp_vcpu *c = f->c;
+	const struct part *part = part_of(&f->t->trans->sites[f->site]);
+	const struct block *b = part->block;
+	const struct insn *last = &b->insns[b->count - 1];
+	lockstep_void(f->t);
+	x87_put(f);
+	enter_block(f, part);
+	last->exec(c->s, last, c);
+	return helper_go_on(f);
+}
+
+/* RDTSC where it only looks at the host's clock. */
+const uint8_t *helper_tsc(struct frame *f)
+{
+	struct interp_vcpu *c = f->c;
+	struct vcpu_state *s = f->state;
+	if (c->clock->kind != CLOCK_REAL || s->cr4 & CR4_TSD || c->vm->config.intercept_rdtsc)
+		return helper_interpret(f);
+	uint64_t tsc = vcpu_tsc(c->v);
+	lockstep_void(f->t);
+	s->gpr[GPR_RAX] = (uint32_t)tsc;
+	s->gpr[GPR_RDX] = tsc >> 32;
+	return f->t->trans->sites[f->site].next;
 }
 
 /* ---- fills ---- */

@@ -5,6 +5,7 @@
  *
  * A translation is made for one mode, so that CPL 0 and RFLAGS.AC are known here.
  */
+#include "clock/clock.h"
 #include "engine/trans/translate_private.h"
 
 static bool is_kernel(const struct work *w)
@@ -207,6 +208,19 @@ static bool translate_from_control(struct work *w)
 	return true;
 }
 
+/* The clock has to be asked, but nothing else need be known. */
+static bool translate_rdtsc(struct work *w)
+{
+	if (w->trans->interp->config.clock->kind != CLOCK_REAL)
+		return false;
+	flags_to_frame(w);
+	uint32_t site = add_site(w, (struct site){0});
+	emit_call_helper(w, site, w->trans->to_tsc);
+	w->trans->sites[site].next = emitter_here(&w->e);
+	flags_lost(w);
+	return true;
+}
+
 /* ---- division ---- */
 
 /* The divisor in a host register: a mapped guest's, or T0. */
@@ -274,6 +288,7 @@ bool translate_system(struct work *w)
 	case ZYDIS_MNEMONIC_PUSHFQ: return translate_pushf(w);
 	case ZYDIS_MNEMONIC_SWAPGS: return translate_swapgs(w);
 	case ZYDIS_MNEMONIC_MOV: return translate_from_segment(w) || translate_from_control(w);
+	case ZYDIS_MNEMONIC_RDTSC: return translate_rdtsc(w);
 	case ZYDIS_MNEMONIC_DIV: return translate_div(w, false);
 	case ZYDIS_MNEMONIC_IDIV: return translate_div(w, true);
 	default: return false;

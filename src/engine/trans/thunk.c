@@ -98,25 +98,29 @@ static void emit_mxcsr(struct emitter *e, unsigned extension, struct host_memory
 	emit_rm(e, EMIT_0F, 0xae, extension, m);
 }
 
+#define RETURN 0xc3
+
+/* What the thunks have in common, to be called with the state in T0. */
+struct shared {
+	const uint8_t *put_vectors, *take_vectors;
+};
+
 /* The guest's vector registers go to the state; C runs with its own MXCSR. */
-static void emit_put_vectors(struct trans *trans, struct emitter *e)
+static const uint8_t *emit_put_vectors(struct trans *trans, struct emitter *e)
 {
-	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
-	emit_byte(e, 0);
-	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
+	const uint8_t *start = emitter_here(e);
 	emit_vectors(e, 0x7f, trans->has_avx);
 	emit_mxcsr(e, 3, at_t0(offsetof(struct vcpu_state, fpu.mxcsr)));
-	emit_mxcsr(e, 2, FRAME(c_mxcsr));
+	emit_mxcsr(e, 2, frame_slot(8 + offsetof(struct frame, c_mxcsr))); /* behind the return */
 	if (trans->has_avx)
 		emit_vzeroupper(e);
-	emit_patch(skip, e->at);
+	emit_byte(e, RETURN);
+	return start;
 }
 
-static void emit_take_vectors(struct trans *trans, struct emitter *e)
+static const uint8_t *emit_take_vectors(struct trans *trans, struct emitter *e)
 {
-	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
-	emit_byte(e, 0);
-	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
+	const uint8_t *start = emitter_here(e);
 	if (trans->has_avx) {
 		emit_test_uppers(e);
 		uint8_t *are_used = emit_jcc_forward(e, CONDITION_NE);
@@ -130,6 +134,17 @@ static void emit_take_vectors(struct trans *trans, struct emitter *e)
 		emit_vectors(e, 0x6f, false);
 	}
 	emit_mxcsr(e, 2, at_t0(offsetof(struct vcpu_state, fpu.mxcsr)));
+	emit_byte(e, RETURN);
+	return start;
+}
+
+static void emit_if_vectors(struct emitter *e, const uint8_t *routine)
+{
+	emit_rm(e, 0, 0x80, 7, FRAME(vectors)); /* cmp byte, 0 */
+	emit_byte(e, 0);
+	uint8_t *skip = emit_jcc_forward(e, CONDITION_E);
+	emit_byte(e, 0xe8); /* call */
+	emit_word(e, (uint32_t)(routine - emitter_here(e) - 4));
 	emit_patch(skip, e->at);
 }
 
@@ -168,7 +183,7 @@ static void emit_leave(struct emitter *e)
 			emit_byte(e, 0x41);
 		emit_byte(e, 0x58 | (callee_saved[k] & 7));
 	}
-	emit_byte(e, 0xc3);
+	emit_byte(e, RETURN);
 }
 
 /* The second place that the jump table has for T1; destroys T0. */
@@ -187,7 +202,7 @@ static void emit_second_place(struct emitter *e)
 }
 
 /* T0: the site, T1: the address that is accessed or gone to. */
-static const uint8_t *emit_thunk(struct trans *trans, struct emitter *e,
+static const uint8_t *emit_thunk(struct emitter *e, const struct shared *shared,
 				 const uint8_t *(*helper)(struct frame *))
 {
 	const uint8_t *start = emitter_here(e);
@@ -199,14 +214,14 @@ static const uint8_t *emit_thunk(struct trans *trans, struct emitter *e,
 	emit_load(e, HOST_T0, FRAME(state));
 	for (unsigned guest = 0; next_mapped(&guest, &host); guest++)
 		emit_store(e, state_gpr(guest), host);
-	emit_put_vectors(trans, e);
+	emit_if_vectors(e, shared->put_vectors);
 	emit_mov(e, GPR_RDI, GPR_RSP);
 	emit_constant(e, GPR_RAX, (uint64_t)(uintptr_t)helper);
 	emit_byte(e, 0xff); /* call rax */
 	emit_byte(e, 0xd0);
 	emit_mov(e, HOST_T1, GPR_RAX);
 	emit_load(e, HOST_T0, FRAME(state));
-	emit_take_vectors(trans, e);
+	emit_if_vectors(e, shared->take_vectors);
 	emit_go(e);
 	return start;
 }
@@ -219,12 +234,17 @@ void thunk_init(struct trans *trans)
 	emit_enter(&e);
 	trans->leave = emitter_here(&e);
 	emit_leave(&e);
-	trans->to_fill = emit_thunk(trans, &e, helper_fill);
-	trans->to_interpret = emit_thunk(trans, &e, helper_interpret);
-	trans->to_link = emit_thunk(trans, &e, helper_link);
-	trans->to_indirect = emit_thunk(trans, &e, helper_indirect);
-	trans->to_budget = emit_thunk(trans, &e, helper_budget);
-	trans->to_vectors = emit_thunk(trans, &e, helper_vectors);
-	trans->to_x87 = emit_thunk(trans, &e, helper_x87);
+	struct shared shared = {emit_put_vectors(trans, &e), emit_take_vectors(trans, &e)};
+	trans->to_fill = emit_thunk(&e, &shared, helper_fill);
+	trans->to_interpret = emit_thunk(&e, &shared, helper_interpret);
+	trans->to_end = emit_thunk(&e, &shared, helper_end);
+	trans->to_syscall = emit_thunk(&e, &shared, privilege_syscall);
+	trans->to_sysret = emit_thunk(&e, &shared, privilege_sysret);
+	trans->to_tsc = emit_thunk(&e, &shared, helper_tsc);
+	trans->to_link = emit_thunk(&e, &shared, helper_link);
+	trans->to_indirect = emit_thunk(&e, &shared, helper_indirect);
+	trans->to_budget = emit_thunk(&e, &shared, helper_budget);
+	trans->to_vectors = emit_thunk(&e, &shared, helper_vectors);
+	trans->to_x87 = emit_thunk(&e, &shared, helper_x87);
 	trans->code_used = trans->code_fixed = align_up((uint64_t)(e.at - trans->writable), 64);
 }

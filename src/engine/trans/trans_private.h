@@ -171,8 +171,8 @@ struct trans {
 	/* Thunks (thunk.c), running addresses. */
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
-	const uint8_t *to_fill, *to_interpret, *to_link, *to_indirect, *to_budget, *to_vectors,
-		*to_x87;
+	const uint8_t *to_fill, *to_interpret, *to_end, *to_syscall, *to_sysret, *to_tsc, *to_link,
+		*to_indirect, *to_budget, *to_vectors, *to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
 	bool exact_flags; /* every exception shows the guest's flags as they were */
@@ -242,6 +242,9 @@ struct translation *translate(struct trans_vcpu *t, struct block *b);
 /* helper.c: called by generated code; each returns where to go on. */
 const uint8_t *helper_fill(struct frame *f);
 const uint8_t *helper_interpret(struct frame *f);
+/* The same for a translation's last instruction. */
+const uint8_t *helper_end(struct frame *f);
+const uint8_t *helper_tsc(struct frame *f);
 const uint8_t *helper_link(struct frame *f);
 const uint8_t *helper_indirect(struct frame *f);
 const uint8_t *helper_budget(struct frame *f);
@@ -249,12 +252,22 @@ const uint8_t *helper_budget(struct frame *f);
 const uint8_t *helper_vectors(struct frame *f);
 /* A block wants the x87 registers. */
 const uint8_t *helper_x87(struct frame *f);
+/* What generated code keeps for itself goes to the state; what ran since the last time is counted.
+ */
+void helper_take(struct frame *f);
+void helper_count(struct trans_vcpu *t, const struct frame *f);
+/* RIP is set and a block is over: generated code that goes on, or the way out. */
+const uint8_t *helper_go_on(struct frame *f);
 /* May code at this state run translated? */
 bool helper_is_translatable(const struct interp_vcpu *c);
 /* Chooses the space of the present mode and lets GS point to it. */
 void helper_choose_space(struct trans_vcpu *t);
 /* Fills the budget from the clock's distance to its end. */
 void helper_set_budget(struct trans_vcpu *t, struct frame *f);
+
+/* privilege.c: helpers, as helper_end() for one instruction. */
+const uint8_t *privilege_syscall(struct frame *f);
+const uint8_t *privilege_sysret(struct frame *f);
 
 /* x87.c */
 

@@ -9,9 +9,31 @@
 #include <assert.h>
 #include <string.h>
 
+static const uint8_t *end_thunk(const struct work *w)
+{
+	const struct guest_insn *g = w->g;
+	if (g->is_decoded && g->d.mnemonic == ZYDIS_MNEMONIC_SYSCALL)
+		return w->trans->to_syscall;
+	if (g->is_decoded && g->d.mnemonic == ZYDIS_MNEMONIC_SYSRET && g->d.operand_width == 64)
+		return w->trans->to_sysret;
+	return w->trans->to_end;
+}
+
+/* What ends the translation and is not a near branch leads anywhere. */
+static void emit_interpreted_end(struct work *w)
+{
+	flags_to_frame(w);
+	emit_call_helper(w, add_site(w, (struct site){0}), end_thunk(w));
+	w->is_left = true;
+}
+
 static void emit_interpreted(struct work *w)
 {
-	assert(!w->region);	 /* C may take away what its look-ups found */
+	assert(!w->region); /* C may take away what its look-ups found */
+	if (w->g->index + 1u == w->count) {
+		emit_interpreted_end(w);
+		return;
+	}
 	w->is_flags_kept = true; /* it may do anything with them */
 	flags_to_frame(w);
 	uint32_t site = add_site(w, (struct site){0});
@@ -160,7 +182,7 @@ static bool translate_next(struct work *w)
 	else
 		translate_one(w);
 	group_end(w);
-	return true;
+	return !w->is_left;
 }
 
 static void translate_all(struct work *w)

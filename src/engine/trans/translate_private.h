@@ -119,6 +119,7 @@ struct work {
 	unsigned slow_count;
 	bool is_flags_kept; /* behind the last instruction: whatever comes next may read them */
 	bool changes_space; /* the block ends in another space */
+	bool is_left;	    /* nothing comes behind the last instruction */
 	uint8_t *changed[CHECKED_BYTES_MAX / 4 +
 			 4]; /* jumps out: the block's bytes are not what they were */
 	unsigned changed_count;
