@@ -214,6 +214,9 @@ _Noreturn void interp_raise_error(struct interp_vcpu *c, const struct insn *i, u
 				  uint32_t error);
 _Noreturn void interp_raise_pf(struct interp_vcpu *c, const struct insn *i,
 			       struct page_fault fault);
+/* For a translator: the same, but it returns when the handler's first instruction is the next. What
+ * is wrong with the way there unwinds. */
+void interp_take_pf(struct interp_vcpu *c, const struct insn *i, struct page_fault fault);
 /* Returns if the instruction runs in a one-instruction block already; otherwise unwinds and runs it
  * again in one. Call it before the first effect outside RAM. */
 void interp_alone(struct interp_vcpu *c, const struct insn *i);

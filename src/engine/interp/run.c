@@ -76,13 +76,17 @@ _Noreturn void interp_raise_error(struct interp_vcpu *c, const struct insn *i, u
 		    (struct fault){.vector = (uint8_t)vector, .has_error = true, .error = error});
 }
 
+static struct fault page_fault(struct page_fault fault)
+{
+	return (struct fault){.vector = VECTOR_PF,
+			      .has_error = true,
+			      .error = fault.error_code,
+			      .cr2 = fault.address.v};
+}
+
 _Noreturn void interp_raise_pf(struct interp_vcpu *c, const struct insn *i, struct page_fault fault)
 {
-	raise_fault(c, i,
-		    (struct fault){.vector = VECTOR_PF,
-				   .has_error = true,
-				   .error = fault.error_code,
-				   .cr2 = fault.address.v});
+	raise_fault(c, i, page_fault(fault));
 }
 
 void interp_alone(struct interp_vcpu *c, const struct insn *i)
@@ -226,6 +230,13 @@ static void deliver_fault(struct interp_vcpu *c)
 	}
 	c->s->interrupt_shadow = 0;
 	deliver(c, f.vector, KIND_FAULT, f.has_error, f.error);
+}
+
+void interp_take_pf(struct interp_vcpu *c, const struct insn *i, struct page_fault fault)
+{
+	c->fault = page_fault(fault);
+	rewind_to(c, i);
+	deliver_fault(c);
 }
 
 /* #DB traps that wait for the end of the instruction (single step, data breakpoints, task switch).

@@ -417,6 +417,16 @@ const uint8_t *helper_tsc(struct frame *f)
 
 /* ---- fills ---- */
 
+static const uint8_t *take_fault(struct frame *f, const struct site *site, struct page_fault fault)
+{
+	const struct insn *i = &part_of(site)->block->insns[site->index];
+	x87_put(f);
+	if (f->t->lockstep)
+		interp_raise_pf(f->c, i, fault);
+	interp_take_pf(f->c, i, fault);
+	return helper_go_on(f);
+}
+
 const uint8_t *helper_fill(struct frame *f)
 {
 	struct trans_vcpu *t = f->t;
@@ -435,8 +445,7 @@ const uint8_t *helper_fill(struct frame *f)
 		/* A branch's target may be worse than its operand: the interpreter knows it. */
 		if (!site->next)
 			return interpret(f, site);
-		x87_put(f);
-		interp_raise_pf(c, &part_of(site)->block->insns[site->index], fault);
+		return take_fault(f, site, fault);
 	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
 		return interpret(f, site);
