@@ -215,10 +215,12 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 		second = memory_host(t->c->memory, gpa_from_gfn(b->gfn2), INSN_BYTES_MAX);
 	if (!page || !b->count || (is_crossing && !second))
 		return NULL;
+	struct slow slow[SLOW_MAX];
 	struct work w = {
 		.trans = trans,
 		.t = t,
 		.page = page,
+		.slow = slow,
 		.is_checked = b->page && b->page->is_checked,
 		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
 	};

@@ -115,7 +115,7 @@ struct work {
 	enum flags_place flags;
 	uint8_t live_before[BLOCK_INSNS_MAX]; /* flags (enum live) whose value matters */
 	uint8_t live_after[BLOCK_INSNS_MAX];
-	struct slow slow[SLOW_MAX];
+	struct slow *slow; /* SLOW_MAX; not in here, for it is large and need not be zeroed */
 	unsigned slow_count;
 	bool is_flags_kept; /* behind the last instruction: whatever comes next may read them */
 	bool changes_space; /* the block ends in another space */
