@@ -1,5 +1,5 @@
-/* The tree of forms (decode.h): its nodes and leaves lie in one arena and refer to each other by
- * their offsets in it. */
+/* The tree of forms (decode.h): nodes, forms and what they are told apart from lie in one arena and
+ * refer to each other by their offsets in it. */
 #include "x86/decode.h"
 
 #include <errno.h>
@@ -29,25 +29,34 @@ struct node {
 
 /* A number among the instruction's bytes, and where in `struct decoded` it goes. */
 struct value {
-	uint8_t offset, size_bytes;
-	bool is_signed;
+	uint8_t offset, size_bytes : 7, is_signed : 1;
 	uint16_t raw, operand; /* offsets; operand 0: none */
 };
 
+/* A byte of `struct decoded` that is not the base's. */
+struct delta {
+	uint8_t offset[2], value;
+};
+
 #define VALUE_COUNT_MAX 3
+#define DELTA_COUNT_MAX 24
 
 struct form {
-	uint8_t length, value_count;
+	uint8_t length, operand_count, value_count, delta_count;
+	uint32_t base; /* a struct decoded without values, as many operands as needed */
 	struct value values[VALUE_COUNT_MAX];
-	_Alignas(8) struct decoded decoded;
+	struct delta deltas[DELTA_COUNT_MAX];
 };
 
-#define OPERANDS_BYTES_MAX (ZYDIS_MAX_OPERAND_COUNT * sizeof(ZydisDecodedOperand))
+#define BASE_BITS 10
 
-union scratch {
-	struct decoded decoded;
-	uint8_t room[sizeof(struct decoded) + OPERANDS_BYTES_MAX];
+/* A form in full, with the values of the instruction that was last of it. */
+struct answer {
+	uint32_t entry;
+	struct decoded x;
 };
+
+#define ANSWER_COUNT 64u /* no more than a processor's second cache spares */
 
 struct decoder {
 	ZydisDecoder zydis[DECODE_MODE_COUNT];
@@ -55,7 +64,8 @@ struct decoder {
 	uint8_t *arena;
 	size_t used;
 	uint64_t hit_count, full_count;
-	union scratch answer; /* what is of no form */
+	uint32_t bases[1u << BASE_BITS];	 /* the last of an opcode, hashed; 0: none */
+	struct answer answers[ANSWER_COUNT + 1]; /* by form; the last: what is of none */
 };
 
 static void *at(const struct decoder *decoder, uint32_t entry)
@@ -83,6 +93,9 @@ static void forget(struct decoder *decoder)
 {
 	memset(decoder->arena, 0, decoder->used);
 	decoder->used = ARENA_START;
+	memset(decoder->bases, 0, sizeof(decoder->bases));
+	for (unsigned k = 0; k < ANSWER_COUNT; k++)
+		decoder->answers[k].entry = UNKNOWN;
 	for (unsigned mode = 0; mode < DECODE_MODE_COUNT; mode++)
 		decoder->roots[mode] = take(decoder, sizeof(struct node));
 }
@@ -138,56 +151,75 @@ static uint64_t read_value(const struct value *v, const uint8_t *bytes)
 	return v->is_signed ? sign_extend(value, 8u * v->size_bytes) : value;
 }
 
-static void put_values(struct form *f, const uint8_t *bytes)
+static void put_value(const struct value *v, uint64_t value, struct decoded *x)
 {
-	uint8_t *decoded = (uint8_t *)&f->decoded;
-	for (unsigned k = 0; k < f->value_count; k++) {
-		const struct value *v = &f->values[k];
-		uint64_t value = read_value(v, bytes);
-		memcpy(decoded + v->raw, &value, sizeof(value));
-		if (v->operand)
-			memcpy(decoded + v->operand, &value, sizeof(value));
-	}
+	memcpy((uint8_t *)x + v->raw, &value, sizeof(value));
+	if (v->operand)
+		memcpy((uint8_t *)x + v->operand, &value, sizeof(value));
 }
 
-static uint16_t offset_of_operand(unsigned index, size_t member)
+static void expand(const struct decoder *decoder, const struct form *f, struct decoded *x)
 {
-	return (uint16_t)(offsetof(struct decoded, operands) + index * sizeof(ZydisDecodedOperand) +
-			  member);
+	size_t size_bytes = offsetof(struct decoded, operands[f->operand_count]);
+	size_t zero_from = offsetof(struct decoded, operands[DECODE_OPERANDS]);
+	memcpy(x, at(decoder, f->base), size_bytes);
+	if (size_bytes < zero_from)
+		memset((uint8_t *)x + size_bytes, 0, zero_from - size_bytes);
+	for (const struct delta *k = f->deltas; k < f->deltas + f->delta_count; k++)
+		((uint8_t *)x)[k->offset[0] | (unsigned)k->offset[1] << 8] = k->value;
 }
 
-static void add_displacement(struct form *f)
+/* What `f`, that `entry` is, says of `bytes`. */
+static const struct decoded *answer(struct decoder *decoder, uint32_t entry, const struct form *f,
+				    const uint8_t *bytes)
 {
-	const ZydisDecodedInstruction *d = &f->decoded.d;
-	struct value v = {.offset = d->raw.disp.offset,
-			  .size_bytes = d->raw.disp.size / 8,
+	struct answer *a = &decoder->answers[(entry ^ entry >> 6) % ANSWER_COUNT];
+	decoder->hit_count++;
+	if (a->entry != entry)
+		expand(decoder, f, &a->x);
+	a->entry = entry;
+	for (const struct value *v = f->values; v < f->values + f->value_count; v++)
+		put_value(v, read_value(v, bytes), &a->x);
+	return &a->x;
+}
+
+static void add_displacement(struct form *f, const struct decoded *x)
+{
+	struct value v = {.offset = x->d.raw.disp.offset,
+			  .size_bytes = x->d.raw.disp.size / 8,
 			  .is_signed = true,
 			  .raw = offsetof(struct decoded, d.raw.disp.value)};
-	for (unsigned k = 0; k < d->operand_count; k++) {
-		const ZydisDecodedOperand *o = &f->decoded.operands[k];
-		if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.disp.has_displacement)
-			v.operand =
-				offset_of_operand(k, offsetof(ZydisDecodedOperand, mem.disp.value));
-	}
+	for (unsigned k = 0; k < x->d.operand_count; k++)
+		if (x->operands[k].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    x->operands[k].mem.disp.has_displacement)
+			v.operand = (uint16_t)offsetof(struct decoded, operands[k].mem.disp.value);
 	f->values[f->value_count++] = v;
 }
 
 /* Immediate number `index`, which the next immediate operand from *operand on is. */
-static void add_immediate(struct form *f, unsigned index, unsigned *operand)
+static void add_immediate(struct form *f, const struct decoded *x, unsigned index,
+			  unsigned *operand)
 {
-	const ZydisDecodedInstruction *d = &f->decoded.d;
-	struct value v = {
-		.offset = d->raw.imm[index].offset,
-		.size_bytes = d->raw.imm[index].size / 8,
-		.is_signed = d->raw.imm[index].is_signed,
-		.raw = (uint16_t)(offsetof(struct decoded, d.raw.imm[0].value) +
-				  index * sizeof(d->raw.imm[0])),
-	};
-	for (; *operand < d->operand_count && !v.operand; ++*operand)
-		if (f->decoded.operands[*operand].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-			v.operand = offset_of_operand(*operand,
-						      offsetof(ZydisDecodedOperand, imm.value));
+	struct value v = {.offset = x->d.raw.imm[index].offset,
+			  .size_bytes = x->d.raw.imm[index].size / 8,
+			  .is_signed = x->d.raw.imm[index].is_signed,
+			  .raw = (uint16_t)offsetof(struct decoded, d.raw.imm[index].value)};
+	for (; *operand < x->d.operand_count && !v.operand; ++*operand)
+		if (x->operands[*operand].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+			v.operand =
+				(uint16_t)offsetof(struct decoded, operands[*operand].imm.value);
 	f->values[f->value_count++] = v;
+}
+
+static void describe(struct form *f, const struct decoded *x)
+{
+	unsigned operand = 0;
+	*f = (struct form){.length = x->d.length, .operand_count = x->d.operand_count};
+	if (x->d.raw.disp.size)
+		add_displacement(f, x);
+	for (unsigned k = 0; k < 2; k++)
+		if (x->d.raw.imm[k].size)
+			add_immediate(f, x, k, &operand);
 }
 
 /* How many of the first bytes make it what it is. */
@@ -210,36 +242,65 @@ static bool is_tiled(const struct form *f)
 	return end == f->length;
 }
 
-static size_t decoded_bytes(const struct decoded *x)
-{
-	return sizeof(*x) + x->d.operand_count * sizeof(x->operands[0]);
-}
-
 static ZyanStatus ask(struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
-		      unsigned available, union scratch *s)
+		      unsigned available, struct decoded *x)
 {
-	memset(s, 0, sizeof(*s)); /* so that equal ones have equal bytes */
-	return ZydisDecoderDecodeFull(&decoder->zydis[mode], bytes, available, &s->decoded.d,
-				      s->decoded.operands);
+	memset(x, 0, sizeof(*x)); /* so that equal ones have equal bytes */
+	return ZydisDecoderDecodeFull(&decoder->zydis[mode], bytes, available, &x->d, x->operands);
 }
 
-/* Does Zydis say the same of `bytes` with all values turned around? */
+/* Does Zydis say `x` of `bytes` with all values turned around, but for the values? */
 static bool is_sound(struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
-		     struct form *f)
+		     const struct form *f, const struct decoded *x)
 {
 	uint8_t other[INSN_BYTES_MAX];
-	union scratch s;
+	struct decoded said, expected = *x;
 	for (unsigned k = 0; k < f->length; k++)
 		other[k] = k < fixed_bytes(f) ? bytes[k] : (uint8_t)~bytes[k];
-	if (!is_tiled(f) || !ZYAN_SUCCESS(ask(decoder, mode, other, f->length, &s)))
+	if (!is_tiled(f) || !ZYAN_SUCCESS(ask(decoder, mode, other, f->length, &said)))
 		return false;
-	put_values(f, other);
-	bool is_same = !memcmp(&f->decoded, &s.decoded, decoded_bytes(&s.decoded));
-	put_values(f, bytes);
-	return is_same;
+	for (unsigned k = 0; k < f->value_count; k++)
+		put_value(&f->values[k], read_value(&f->values[k], other), &expected);
+	return !memcmp(&expected, &said, sizeof(said));
 }
 
 /* ---- the tree ---- */
+
+/* What `x` differs in from *base. False: in too much. */
+static bool compare(struct form *f, const struct decoded *base, const struct decoded *x)
+{
+	const uint8_t *a = (const uint8_t *)base, *b = (const uint8_t *)x;
+	size_t size_bytes = offsetof(struct decoded, operands[f->operand_count]);
+	f->delta_count = 0;
+	for (unsigned k = 0; k < size_bytes; k++) {
+		if (a[k] == b[k])
+			continue;
+		if (f->delta_count == DELTA_COUNT_MAX)
+			return false;
+		f->deltas[f->delta_count++] = (struct delta){{(uint8_t)k, (uint8_t)(k >> 8)}, b[k]};
+	}
+	return true;
+}
+
+/* Finds a base for `x`, or makes it one. False: no room. */
+static bool choose_base(struct decoder *decoder, struct form *f, const struct decoded *x)
+{
+	uint32_t hash = (x->d.opcode | (uint32_t)x->d.opcode_map << 8 |
+			 (uint32_t)x->d.raw.modrm.mod << 12 | (uint32_t)x->d.operand_width << 14) *
+			0x9e3779b1u;
+	uint32_t *slot = &decoder->bases[hash >> (32 - BASE_BITS)];
+	const struct decoded *known = at(decoder, *slot);
+	if (!*slot || known->d.operand_count != f->operand_count || !compare(f, known, x)) {
+		size_t size_bytes = offsetof(struct decoded, operands[f->operand_count]);
+		*slot = take(decoder, size_bytes);
+		if (!*slot)
+			return false;
+		memcpy(at(decoder, *slot), x, size_bytes);
+		f->delta_count = 0;
+	}
+	f->base = *slot;
+	return true;
+}
 
 /* The entry that the first `count` bytes lead to, or NULL if there is no room. */
 static uint32_t *entry_of(struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
@@ -256,39 +317,28 @@ static uint32_t *entry_of(struct decoder *decoder, enum decode_mode mode, const 
 	return entry;
 }
 
-static void describe(struct form *f, const union scratch *s)
-{
-	unsigned operand = 0;
-	f->value_count = 0;
-	f->length = s->decoded.d.length;
-	memcpy(&f->decoded, &s->decoded, decoded_bytes(&s->decoded));
-	if (s->decoded.d.raw.disp.size)
-		add_displacement(f);
-	for (unsigned k = 0; k < 2; k++)
-		if (s->decoded.d.raw.imm[k].size)
-			add_immediate(f, k, &operand);
-}
-
-/* Remembers `s`, what Zydis made of `bytes`. False: no room. */
+/* Remembers what Zydis made of `bytes`. False: no room. */
 static bool learn(struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
-		  const union scratch *s)
+		  const struct decoded *said)
 {
-	union {
-		struct form f;
-		uint8_t room[sizeof(struct form) + OPERANDS_BYTES_MAX];
-	} u;
-	size_t size_bytes = offsetof(struct form, decoded) + decoded_bytes(&s->decoded);
-	describe(&u.f, s);
-	bool is_form = is_sound(decoder, mode, bytes, &u.f);
-	uint32_t *entry = entry_of(decoder, mode, bytes, fixed_bytes(&u.f));
+	struct form f;
+	struct decoded x = *said;
+	describe(&f, &x);
+	bool is_form = is_sound(decoder, mode, bytes, &f, &x);
+	uint32_t *entry = entry_of(decoder, mode, bytes, fixed_bytes(&f));
 	if (!entry)
 		return false;
 	if (*entry != UNKNOWN)
 		return true;
+	for (unsigned k = 0; k < f.value_count; k++) /* they are no form's own */
+		put_value(&f.values[k], 0, &x);
+	if (is_form && !choose_base(decoder, &f, &x))
+		return false;
+	size_t size_bytes = offsetof(struct form, deltas[f.delta_count]);
 	*entry = is_form ? take(decoder, size_bytes) : REFUSED;
 	if (!is_form || !*entry)
 		return *entry;
-	memcpy(at(decoder, *entry), &u.f, size_bytes);
+	memcpy(at(decoder, *entry), &f, size_bytes);
 	*entry |= IS_FORM;
 	return true;
 }
@@ -300,22 +350,19 @@ const struct decoded *decoder_decode(struct decoder *decoder, enum decode_mode m
 	for (unsigned k = 0; is_node(entry) && k < available; k++)
 		entry = ((const struct node *)at(decoder, entry))->next[bytes[k]];
 	if (entry & IS_FORM) {
-		struct form *f = at(decoder, entry);
-		if (f->length <= available) {
-			decoder->hit_count++;
-			put_values(f, bytes);
-			return &f->decoded;
-		}
+		const struct form *f = at(decoder, entry);
+		if (f->length <= available)
+			return answer(decoder, entry, f, bytes);
 	}
-	union scratch *s = &decoder->answer;
-	ZyanStatus said = ask(decoder, mode, bytes, available, s);
+	struct decoded *x = &decoder->answers[ANSWER_COUNT].x;
+	ZyanStatus said = ask(decoder, mode, bytes, available, x);
 	if (status)
 		*status = said;
 	if (!ZYAN_SUCCESS(said))
 		return NULL;
-	if (entry == UNKNOWN && !learn(decoder, mode, bytes, s)) {
+	if (entry == UNKNOWN && !learn(decoder, mode, bytes, x)) {
 		decoder->full_count++;
 		forget(decoder);
 	}
-	return &s->decoded;
+	return x;
 }

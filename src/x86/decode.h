@@ -3,12 +3,16 @@
  * the values of its displacement and immediates is answered from what it said then.
  *
  * What an instruction is follows from its prefixes, opcode, ModRM and SIB; the bytes behind them
- * are numbers. So a program of a million instructions has a few thousand forms of them. They are
- * the leaves of a tree of 256-way tables, one level for each of those bytes; a look-up walks it and
+ * are numbers. So a program of a million instructions has some thousand forms of them. They are the
+ * leaves of a tree of 256-way tables, one level for each of those bytes; a look-up walks it and
  * puts the numbers where Zydis would have put them. That nothing but the numbers depends on them is
  * not taken on trust: a form is remembered only if Zydis, asked about the same bytes with every bit
  * of the numbers turned around, says the same. The others (a register in an immediate's upper half,
  * an opcode behind the displacement) go to Zydis each time, and so does what it refuses.
+ *
+ * What Zydis says is 600 bytes and more, of which forms of one opcode share all but a few: a form
+ * is a line of the processor's cache that says what differs from another one's, and what was said
+ * last of some dozens is kept as it is.
  *
  * The memory is bounded; when it is full all of it is forgotten.
  */
@@ -22,10 +26,12 @@ enum decode_mode { DECODE_16, DECODE_32, DECODE_64, DECODE_MODE_COUNT };
 
 struct decoder;
 
-/* What was decoded. Its operands are `d.operand_count`. */
+/* What Zydis says of an instruction. Of the operands behind its `d.operand_count` the first
+ * DECODE_OPERANDS are zeros. */
+#define DECODE_OPERANDS 4
 struct decoded {
 	ZydisDecodedInstruction d;
-	ZydisDecodedOperand operands[];
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 };
 
 int decoder_create(struct decoder **out, struct error *e);

@@ -46,9 +46,9 @@ static bool decode_bytes(struct work *w, struct guest_insn *g, unsigned availabl
 	if (!x)
 		return false;
 	g->d = x->d;
-	if (x->d.operand_count < 2) /* the first two may be looked at even if they are not there */
-		memset(g->operands, 0, 2 * sizeof(g->operands[0]));
-	memcpy(g->operands, x->operands, x->d.operand_count * sizeof(x->operands[0]));
+	unsigned count = x->d.operand_count;
+	count = count < DECODE_OPERANDS ? DECODE_OPERANDS : count;
+	memcpy(g->operands, x->operands, count * sizeof(x->operands[0]));
 	return !is_other_here(w, &g->d);
 }
 
