@@ -49,18 +49,66 @@ static void test_behind_in_loop(void **state)
 	assert_int_equal(peek(m, CODE + 2, 1), 11);
 }
 
+/* A REP that is overwritten by itself goes on to its end, or to where it makes room for interrupts;
+ * then what it wrote is what is there. */
+static void rep_stos_of_hlt(struct machine *m, uint64_t to, uint64_t count, uint64_t rflags)
+{
+	enter_long(m, 0);
+	m->v.state.rflags |= rflags;
+	m->v.state.gpr[GPR_RDI] = to;
+	m->v.state.gpr[GPR_RCX] = count;
+	m->v.state.gpr[GPR_RAX] = 0xf4;
+	run_code(m, 0xf3, 0xaa, 0x90, 0x90, 0x90, 0x0f, 0x0b);
+}
+
 static void test_rep_stos_over_itself(void **state)
 {
 	struct machine *m = *state;
 
-	/* REP STOSB overwrites the bytes after it, and its own: the rest of it is gone. */
-	enter_long(m, 0);
-	m->v.state.gpr[GPR_RDI] = CODE + 2;
-	m->v.state.gpr[GPR_RCX] = 8;
-	m->v.state.gpr[GPR_RAX] = 0xf4;
-	run_code(m, 0xf3, 0xaa, 0x90, 0x90, 0x90, 0x0f, 0x0b);
+	rep_stos_of_hlt(m, CODE + 2, 8, 0); /* what is behind it */
 	assert_halted_at(m, 3);
 	assert_int_equal(m->v.state.gpr[GPR_RCX], 0);
+	assert_int_equal(peek(m, CODE, 4), 0xf4f4aaf3);
+	rep_stos_of_hlt(m, CODE, 8, 0); /* itself first */
+	assert_halted_at(m, 3);
+	assert_int_equal(m->v.state.gpr[GPR_RCX], 0);
+	assert_int_equal(peek(m, CODE, 8), 0xf4f4f4f4f4f4f4f4);
+	rep_stos_of_hlt(m, CODE + 9, 10, FLAG_DF); /* itself last */
+	assert_halted_at(m, 3);
+	assert_int_equal(m->v.state.gpr[GPR_RDI], CODE - 1);
+	rep_stos_of_hlt(m, CODE, 4096, 0); /* all of its page */
+	assert_halted_at(m, 3);
+	assert_int_equal(peek(m, CODE + 0xfff, 1), 0xf4);
+	rep_stos_of_hlt(m, CODE, 5000, 0); /* more than is done at once: it never begins again */
+	assert_halted_at(m, 1);
+	assert_int_equal(m->v.state.gpr[GPR_RCX], 4096);
+	assert_int_equal(m->v.state.gpr[GPR_RDI], CODE + 904);
+}
+
+static void test_rep_movs_over_itself(void **state)
+{
+	static const uint8_t new[] = {0x90, 0x90, 0xff, 0xc3, 0xff, 0xc3, 0xf4}; /* inc ebx twice */
+	struct machine *m = *state;
+
+	for (unsigned turn = 0; turn < 3; turn++) {
+		enter_long(m, 0);
+		poke(m, DATA, new, sizeof(new));
+		m->v.state.gpr[GPR_RSI] = DATA;
+		m->v.state.gpr[GPR_RDI] = CODE;
+		m->v.state.gpr[GPR_RCX] = sizeof(new);
+		m->v.state.gpr[GPR_RBX] = turn;
+		run_code(m, 0xf3, 0xa4, 0x0f, 0x0b);
+		assert_halted_at(m, sizeof(new));
+		assert_int_equal(m->v.state.gpr[GPR_RBX], turn + 2);
+		/* From its own bytes to the next: F3 everywhere, and prefixes without an end. */
+		enter_long(m, 0);
+		m->v.state.gpr[GPR_RSI] = CODE;
+		m->v.state.gpr[GPR_RDI] = CODE + 1;
+		m->v.state.gpr[GPR_RCX] = 40;
+		run_code(m, 0xf3, 0xa4, 0xf4);
+		assert_vector(m, VECTOR_GP);
+		assert_int_equal(peek(m, CODE + 33, 8), 0xf3f3f3f3f3f3f3f3);
+	}
 }
 
 static void test_second_page_of_crossing_instruction(void **state)
@@ -261,6 +309,8 @@ static void test_code_that_is_often_written_is_compared(void **state)
 	test_next_instruction(state);
 	test_ahead_in_block(state);
 	test_behind_in_loop(state);
+	test_rep_stos_over_itself(state);
+	test_rep_movs_over_itself(state);
 	test_second_page_of_crossing_instruction(state);
 	test_undefined_until_written(state);
 	test_one_place_in_three_modes(state);
@@ -313,6 +363,7 @@ int main(void)
 		T(test_ahead_in_block),
 		T(test_behind_in_loop),
 		T(test_rep_stos_over_itself),
+		T(test_rep_movs_over_itself),
 		T(test_second_page_of_crossing_instruction),
 		T(test_remap_and_invlpg),
 		T(test_remap_and_cr3),
