@@ -10,7 +10,8 @@
 
 #include <string.h>
 
-#define PEEK_MAX 6 /* instructions, to learn what becomes of the flags */
+#define PEEK_MAX 16 /* instructions, to learn what becomes of the flags */
+#define FORKS_MAX 2 /* branches on the way */
 
 static bool is_in_page(const struct work *w, uint64_t rip)
 {
@@ -120,27 +121,38 @@ void trace_choose(struct work *w, struct block *b, uint64_t rip)
 		w->parts[k].rest = (uint8_t)(w->count - w->parts[k + 1].first);
 }
 
-uint8_t trace_live_at(struct work *w, uint64_t rip)
+/* Of the flags `left`, those that matter at `rip`: of branches both ways, as many in a row as
+ * `forks` says. */
+static uint8_t live_at(struct work *w, uint64_t rip, uint8_t left, unsigned forks)
 {
-	uint8_t read = 0, left = FLAGS_ALL;
-	uint64_t at = rip;
-	if (w->trans->exact_flags || w->is_checked)
-		return FLAGS_ALL;
-	for (unsigned k = 0; left && k < PEEK_MAX && is_in_page(w, at); k++) {
-		unsigned offset = at & PAGE_OFFSET_MASK;
+	uint8_t read = 0;
+	for (unsigned k = 0; left && k < PEEK_MAX && is_in_page(w, rip); k++) {
+		unsigned offset = rip & PAGE_OFFSET_MASK;
 		struct guest_insn g;
 		g.bytes = w->page + offset;
+		g.rip = rip;
 		if (!decode_bytes(w, &g, PAGE_SIZE_BYTES - offset))
 			break;
-		bool is_jcc = branch_is_jcc(&g.d);
-		if (!is_jcc && !is_quiet(&g))
+		bool is_jcc = branch_is_jcc(&g.d) &&
+			      !(g.d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+		bool is_direct = branch_is_direct(&g);
+		if (!is_jcc && !is_direct && !is_quiet(&g))
 			break;
-		depend(w, at, g.d.length);
+		depend(w, rip, g.d.length);
 		read |= flags_read(&g) & left;
-		if (is_jcc)
-			break;
 		left &= (uint8_t)~flags_killed(&g);
-		at += g.d.length;
+		if (is_jcc && !forks)
+			break;
+		if (is_jcc)
+			return read | live_at(w, branch_next(&g), left, forks - 1) |
+			       live_at(w, branch_target(&g), left, forks - 1);
+		rip = is_direct ? branch_target(&g) : branch_next(&g);
 	}
 	return read | left;
+}
+
+uint8_t trace_live_at(struct work *w, uint64_t rip)
+{
+	bool is_known = !w->trans->exact_flags && !w->is_checked;
+	return is_known ? live_at(w, rip, FLAGS_ALL, FORKS_MAX) : FLAGS_ALL;
 }
