@@ -6,15 +6,24 @@
 #include "block/block_private.h"
 
 const char *const block_format_names[] = {"raw", "qcow2", "vmdk", "vhdx", "vdi", NULL};
-const char *const block_cache_names[] = {"writeback", "writethrough", "unsafe", NULL};
+const char *const block_cache_names[] = {"writeback", "writethrough", "unsafe",
+					 "none",      "directsync",   NULL};
 const char *const block_aio_names[] = {"auto", "io_uring", "threads", NULL};
+
+/* What needs nothing but the image's bytes. Bypassing the host's cache needs buffers and sectors
+ * that fit together, whatever the guest asks: qemu-nbd sees to that. */
+static bool is_plain(const struct block_config *c)
+{
+	return c->format == BLOCK_RAW && !c->is_temporary && c->cache != BLOCK_NONE &&
+	       c->cache != BLOCK_DIRECTSYNC;
+}
 
 int block_open(struct block **out, const struct block_config *c, struct error *e)
 {
 	struct block *b = calloc(1, sizeof(*b));
 	if (!b)
 		return error_set(e, -ENOMEM, "out of memory");
-	b->ops = c->format == BLOCK_RAW && !c->is_temporary ? &block_raw_ops : &block_nbd_ops;
+	b->ops = is_plain(c) ? &block_raw_ops : &block_nbd_ops;
 	b->config = *c;
 	b->fd = -1;
 	int r = b->ops->open(b, c, e);
@@ -87,7 +96,8 @@ int block_start(struct block *b, const char **name, struct error *e)
 	bool is_raw = b->ops == &block_raw_ops;
 	if (b->config.aio == BLOCK_AIO_URING && !is_raw)
 		return error_set(e, -EINVAL,
-				 "io_uring serves raw images only, and those without snapshot=on");
+				 "io_uring serves raw images only, in the host's cache and without "
+				 "snapshot=on");
 	int r = -ENOSYS;
 	if (is_raw && b->config.aio != BLOCK_AIO_THREADS)
 		r = block_uring_create(&b->uring, b, e);

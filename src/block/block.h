@@ -42,6 +42,8 @@ enum block_cache {
 	BLOCK_WRITEBACK,    /* the host's page cache; a flush makes it last */
 	BLOCK_WRITETHROUGH, /* every write lasts when it is done */
 	BLOCK_UNSAFE,	    /* flushes are ignored */
+	BLOCK_NONE,	    /* not the host's page cache; through qemu-nbd */
+	BLOCK_DIRECTSYNC,   /* that, and every write lasts */
 };
 enum block_aio { BLOCK_AIO_AUTO, BLOCK_AIO_URING, BLOCK_AIO_THREADS };
 

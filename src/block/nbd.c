@@ -143,6 +143,16 @@ static int connect_server(struct nbd *n)
 	return r;
 }
 
+/* Which option needs the server. */
+static int blame_option(const struct block_config *c, struct error *e)
+{
+	if (c->is_temporary)
+		return error_prefix(e, "snapshot=on");
+	if (c->format != BLOCK_RAW)
+		return error_prefix(e, "format=%s", block_format_names[c->format]);
+	return error_prefix(e, "cache=%s", block_cache_names[c->cache]);
+}
+
 static int start_server(struct nbd *n, const struct block_config *c, struct error *e)
 {
 	char format[32], cache[32];
@@ -162,9 +172,7 @@ static int start_server(struct nbd *n, const struct block_config *c, struct erro
 		return error_set(e, -errno, "cannot open '%s': %s", c->path, strerror(errno));
 	int r = nbd_server_start(&n->server, arguments, e);
 	if (r)
-		return c->is_temporary
-			       ? error_prefix(e, "snapshot=on")
-			       : error_prefix(e, "format=%s", block_format_names[c->format]);
+		return blame_option(c, e);
 	r = connect_server(n);
 	if (r)
 		error_set(e, r,

@@ -433,6 +433,32 @@ static void test_qcow2(void **state)
 	remove_image(&image);
 }
 
+/* Past the host's cache, with buffers and places that no disk would take. */
+static void test_direct(void **state)
+{
+	static const enum block_cache kinds[] = {BLOCK_NONE, BLOCK_DIRECTSYNC};
+	char path[32];
+	uint8_t bytes[4096];
+	if (system("command -v qemu-nbd >/dev/null")) {
+		print_message("qemu-nbd (Debian: qemu-utils) is not installed: no cache=none\n");
+		skip();
+	}
+	for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
+		make_image(path);
+		struct block *b =
+			open_block(&(struct block_config){.path = path, .cache = kinds[i]});
+		assert_int_equal(carry_out(b, BLOCK_READ, 512, bytes + 1, 1024), 0);
+		expect(bytes + 1, 512, 1024);
+		memset(bytes, 0x42, sizeof(bytes));
+		assert_int_equal(carry_out(b, BLOCK_WRITE, 1536, bytes + 3, 512), 0);
+		assert_int_equal(carry_out(b, BLOCK_FLUSH, 0, NULL, 0), 0);
+		block_close(b);
+		assert_true(is_all(path, 1536, 512, 0x42));
+		assert_false(is_all(path, 1536, 513, 0x42));
+		unlink(path);
+	}
+}
+
 /* What is written is there for who wrote it, and for nobody else. */
 static void test_temporary(void **state)
 {
@@ -550,8 +576,8 @@ int main(void)
 		cmocka_unit_test(test_ring_drains),  cmocka_unit_test(test_ring_is_restricted),
 		cmocka_unit_test(test_locks),	     cmocka_unit_test(test_what_is_no_disk),
 		cmocka_unit_test(test_block_device), cmocka_unit_test(test_temporary),
-		cmocka_unit_test(test_qcow2),	     cmocka_unit_test(test_server_dies),
-		cmocka_unit_test(test_server_hangs),
+		cmocka_unit_test(test_direct),	     cmocka_unit_test(test_qcow2),
+		cmocka_unit_test(test_server_dies),  cmocka_unit_test(test_server_hangs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
