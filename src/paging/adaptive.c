@@ -17,7 +17,8 @@
  *     interval knows enough and lets the rest through. Only while the policy wants to know.
  *   - Misses on one page in PAGES_ONE_IN are looked at (processors report the addresses of sampled
  *     misses: Intel's PEBS, AMD's IBS): was the page missed before, so that a shadow would hold it?
- *     And how many tables would that shadow have? The samples are few enough to be taken as free.
+ *     And how many tables would that shadow have, with how many entries? The samples are few enough
+ *     to be taken as free.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@
 struct seen {
 	uint64_t number[SEEN_MAX];
 	uint32_t used[SEEN_MAX];
+	uint16_t weight[SEEN_MAX]; /* spans: entries that a fault there would fill */
 	bool has_any;
 };
 
@@ -122,12 +124,16 @@ static void sample_table(struct adaptive *a, gva_t address, enum access_kind kin
 	memory_hold_table(mmu->memory, gpa(gfn << PAGE_SHIFT));
 }
 
-/* True if it was not there. `number` is not 0 and stands for `one_in`. */
-static bool see(struct seen *s, uint64_t number, unsigned one_in, uint32_t now)
+/* True if it was not there. `number` is not 0 and stands for `one_in`. *at is its place; *is_first:
+ * this interval did not see it before. */
+static bool see(struct seen *s, uint64_t number, unsigned one_in, uint32_t now, uint64_t *at,
+		bool *is_first)
 {
 	uint64_t first = scatter(number) / one_in * SEEN_WAYS % SEEN_MAX, slot = first;
 	for (uint64_t i = first; i < first + SEEN_WAYS; i++) {
 		if (s->number[i] == number) {
+			*is_first = s->used[i] != now;
+			*at = i;
 			s->used[i] = now;
 			return false;
 		}
@@ -137,17 +143,30 @@ static bool see(struct seen *s, uint64_t number, unsigned one_in, uint32_t now)
 	s->has_any = true;
 	s->number[slot] = number;
 	s->used[slot] = now;
+	s->weight[slot] = 0;
+	*is_first = true;
+	*at = slot;
 	return true;
 }
 
 /* Has the guest accessed the page before? Then its entry was filled ahead with its table's. */
-static bool was_accessed(const struct adaptive *a, gva_t address, enum access_kind kind,
-			 enum mmu_mode mode)
+static bool was_accessed(const struct walk_result *r)
 {
-	struct walk_source source = mmu_walk_source(a->base.mmu);
-	struct walk_result r;
-	walk(&a->base.mmu->private->context, &source, address, kind, mode, &r);
-	return r.step_count && r.step[r.step_count - 1].entry & PTE_A;
+	return r->step_count && r->step[r->step_count - 1].entry & PTE_A;
+}
+
+/* The entries of the last-level table that such a fault would fill. */
+static uint16_t count_accessed(const struct adaptive *a, const struct walk_result *r)
+{
+	const struct walk_step *leaf = &r->step[r->step_count - 1];
+	unsigned entry_bytes = a->base.mmu->private->context.mode->entry_bytes;
+	uint16_t count = 0;
+	if (!r->step_count || leaf->level != 1 || !leaf->host)
+		return 0;
+	const uint8_t *table = leaf->host - (leaf->address.v & PAGE_OFFSET_MASK);
+	for (unsigned at = 0; at < PAGE_SIZE_BYTES; at += entry_bytes)
+		count += (table[at] & (PTE_P | PTE_A)) == (PTE_P | PTE_A);
+	return count;
 }
 
 static void sample_page(struct adaptive *a, gva_t address, enum access_kind kind,
@@ -156,13 +175,25 @@ static void sample_page(struct adaptive *a, gva_t address, enum access_kind kind
 	uint64_t root = a->is_emptied_by_cr3 ? 0 : a->base.mmu->vcpu->state.cr3 & ~0xfffull;
 	uint64_t page = (address.v >> PAGE_SHIFT) + (root << 12) + 1;
 	uint64_t span = (address.v >> (PAGE_SHIFT + SPAN_SHIFT)) + (root << 12) + 1;
-	if (scatter(page) % PAGES_ONE_IN == 0 &&
-	    see(&a->pages, page, PAGES_ONE_IN, a->interval_count) &&
-	    (a->prefetch_count == 1 || !was_accessed(a, address, kind, mode)))
+	bool is_page = !(scatter(page) % PAGES_ONE_IN), is_span = !(scatter(span) % SPANS_ONE_IN);
+	bool is_first = false, is_new_page, is_new_span;
+	uint64_t at;
+	is_new_page = is_page &&
+		      see(&a->pages, page, PAGES_ONE_IN, a->interval_count, &at, &is_first);
+	is_first = false;
+	is_new_span = is_span &&
+		      see(&a->spans, span, SPANS_ONE_IN, a->interval_count, &at, &is_first);
+	if (!is_new_page && !is_first)
+		return;
+	struct walk_result r;
+	struct walk_source source = mmu_walk_source(a->base.mmu);
+	walk(&a->base.mmu->private->context, &source, address, kind, mode, &r);
+	if (is_new_page && (a->prefetch_count == 1 || !was_accessed(&r)))
 		a->new_faults += PAGES_ONE_IN;
-	if (scatter(span) % SPANS_ONE_IN == 0 &&
-	    see(&a->spans, span, SPANS_ONE_IN, a->interval_count) && a->prefetch_count > 1)
+	if (is_new_span && a->prefetch_count > 1)
 		a->new_faults += SPANS_ONE_IN;
+	if (is_first)
+		a->spans.weight[at] = count_accessed(a, &r);
 }
 
 /* The memory's watcher. Other strategies' tables come here too. */
@@ -184,12 +215,16 @@ static void table_written(void *opaque, gpa_t address, unsigned size_bytes)
 	}
 }
 
-/* Those missed of late: the rest of a shadow would not be built again soon. */
-static unsigned count_live(const struct seen *s, uint32_t now)
+/* Those missed of late, the rest of a shadow would not be built again soon; and what they weigh. */
+static unsigned count_live(const struct seen *s, uint32_t now, unsigned *weight)
 {
 	unsigned count = 0;
-	for (unsigned i = 0; s->has_any && i < SEEN_MAX; i++)
-		count += s->number[i] && now - s->used[i] <= LIVE_INTERVALS;
+	*weight = 0;
+	for (unsigned i = 0; s->has_any && i < SEEN_MAX; i++) {
+		bool is_live = s->number[i] && now - s->used[i] <= LIVE_INTERVALS;
+		count += is_live;
+		*weight += is_live ? s->weight[i] : 0;
+	}
 	return count;
 }
 
@@ -201,17 +236,24 @@ static uint64_t since(const struct adaptive *a, enum event e)
 /* A fault for each table or group of entries, the entries beside it ahead. */
 static void estimate_build(const struct adaptive *a, struct adaptive_sample *s)
 {
-	uint64_t pages = (uint64_t)count_live(&a->pages, a->interval_count) * PAGES_ONE_IN;
-	uint64_t spans = (uint64_t)count_live(&a->spans, a->interval_count) * SPANS_ONE_IN;
+	unsigned weight, none;
+	uint64_t pages = (uint64_t)count_live(&a->pages, a->interval_count, &none) * PAGES_ONE_IN;
+	uint64_t spans = (uint64_t)count_live(&a->spans, a->interval_count, &weight) * SPANS_ONE_IN;
+	uint64_t entries = (uint64_t)weight * SPANS_ONE_IN;
 	s->build_faults = pages / a->prefetch_count;
 	if (s->build_faults < spans)
 		s->build_faults = spans < pages ? spans : pages;
-	s->build_prefetches = pages - s->build_faults;
+	if (entries > spans * a->prefetch_count)
+		entries = spans * a->prefetch_count;
+	if (entries < pages)
+		entries = pages;
+	s->build_prefetches = entries - s->build_faults;
 }
 
 static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now)
 {
 	struct adaptive_sample s = {
+		.instructions = now - a->interval_start,
 		.tlb_misses = since(a, EVENT_TLB_MISS),
 		.cr3_writes = a->cr3_writes,
 		.invlpgs = a->invlpgs,

@@ -1,5 +1,9 @@
 #include "paging/adaptive_policy.h"
 
+#define TINY 1000u     /* in so many instructions a cycle of overhead is not worth a thought */
+#define PAUSE_MAX 16u  /* intervals */
+#define STAKES_RISE 2u /* times what was refused: worth another question */
+
 /* Of a processor of about 2015: an exit with its handler takes some 2000 cycles. */
 const struct adaptive_prices adaptive_default_prices = {
 	.nested_miss = 60,
@@ -61,6 +65,29 @@ static uint64_t build_price(const struct adaptive_policy *p, const struct adapti
 	return s->build_faults * p->prices.hidden_fault + s->build_prefetches * p->prices.prefetch;
 }
 
+/* Should the next interval count table writes? `gain` is what the shadow would save if there were
+ * none. */
+static bool wants_table_writes(struct adaptive_policy *p, const struct adaptive_sample *s,
+			       uint64_t gain)
+{
+	uint64_t writes = s->table_writes * p->prices.table_write;
+	if (!gain)
+		return false;
+	if (s->has_table_writes && gain > writes) {
+		p->pause = p->wait = 0;
+	} else if (s->has_table_writes) {
+		p->pause = p->pause ? p->pause * 2 : 1;
+		if (p->pause > PAUSE_MAX)
+			p->pause = PAUSE_MAX;
+		p->wait = p->pause;
+		p->refused = gain;
+	}
+	if (!p->wait || gain > p->refused * STAKES_RISE)
+		return true;
+	p->wait--;
+	return false;
+}
+
 enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adaptive_sample *s)
 {
 	enum adaptive_mode other = p->mode == ADAPTIVE_NESTED ? ADAPTIVE_SHADOW : ADAPTIVE_NESTED;
@@ -68,15 +95,19 @@ enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adapt
 	uint64_t its = adaptive_overhead(p, s, other);
 	uint64_t build = other == ADAPTIVE_SHADOW ? build_price(p, s) : p->built;
 	bool is_known = p->mode == ADAPTIVE_SHADOW || s->has_table_writes;
+	bool is_tiny = mine < s->instructions / TINY;
 	learn(p, s);
-	p->wants_table_writes = p->mode == ADAPTIVE_NESTED &&
-				mine > its - s->table_writes * p->prices.table_write;
+	if (p->mode == ADAPTIVE_NESTED) {
+		uint64_t least = its - s->table_writes * p->prices.table_write;
+		p->wants_table_writes =
+			wants_table_writes(p, s, !is_tiny && mine > least ? mine - least : 0);
+	}
 	if (mine <= its) {
 		uint64_t lost = its - mine;
 		p->saved -= lost < p->saved ? lost : p->saved;
 		return p->mode;
 	}
-	if (!is_known)
+	if (!is_known || is_tiny)
 		return p->mode;
 	p->saved += mine - its;
 	if (p->saved < p->prices.change + build)

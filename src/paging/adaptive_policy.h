@@ -17,7 +17,9 @@
  * shadow up, so it costs as much: a burst of faults in a long phase is sat out.
  *
  * How often the guest writes its tables costs exits to find out under nested paging. So it is asked
- * only while everything else speaks for shadow paging, and a change waits for the answer.
+ * only while everything else speaks for shadow paging, and a change waits for the answer. An answer
+ * that speaks against it is good for a while, longer each time, unless much more is at stake than
+ * it was then. What costs next to nothing is left alone: neither asked about nor changed.
  */
 #pragma once
 
@@ -41,6 +43,7 @@ struct adaptive_prices {
 
 /* What one interval counted. */
 struct adaptive_sample {
+	uint64_t instructions;
 	uint64_t tlb_misses, cr3_writes, invlpgs, true_faults;
 	uint64_t host_cycles;	/* nested: of walks, in the host's tables (processors count them) */
 	uint64_t table_writes;	/* shadow: exits; nested: estimated from a sample of tables */
@@ -60,6 +63,10 @@ struct adaptive_policy {
 	uint64_t built;		 /* shadow: cycles that building it was to take */
 	uint64_t build_left;	 /* of these, not yet seen */
 	bool wants_table_writes; /* nested: they would decide */
+	/* Nested: intervals until they are asked for again, after the last answer and now; and what
+	 * the answer made nothing of. */
+	unsigned pause, wait;
+	uint64_t refused;
 };
 
 extern const struct adaptive_prices adaptive_default_prices;

@@ -201,12 +201,48 @@ static void the_policy_asks_for_table_writes_when_they_decide(void **state)
 		assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_NESTED);
 	assert_true(p.wants_table_writes);
 	misses.has_table_writes = true;
-	misses.table_writes = 5000;
-	assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_NESTED);
-	assert_true(p.wants_table_writes);
 	misses.table_writes = 0;
 	assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_SHADOW);
 	assert_false(p.wants_table_writes);
+}
+
+/* An answer that speaks against the shadow is not asked for again at once, and ever more rarely;
+ * but it is when more is at stake. */
+static void the_policy_asks_ever_more_rarely(void **state)
+{
+	struct adaptive_sample s = {.tlb_misses = 50000, .table_writes = 5000};
+	struct adaptive_policy p;
+	unsigned early = 0, late = 0;
+	adaptive_policy_init(&p, NULL);
+	for (unsigned i = 0; i < 320; i++) {
+		s.has_table_writes = p.wants_table_writes;
+		assert_int_equal(adaptive_decide(&p, &s), ADAPTIVE_NESTED);
+		early += i < 32 && p.wants_table_writes;
+		late += i >= 288 && p.wants_table_writes;
+	}
+	assert_in_range(early, 4, 6);
+	assert_in_range(late, 1, 2);
+	assert_false(p.wants_table_writes && p.wait);
+	s = (struct adaptive_sample){.tlb_misses = 150000};
+	adaptive_decide(&p, &s);
+	assert_true(p.wants_table_writes);
+}
+
+/* Where there is next to nothing to gain it does nothing. */
+static void the_policy_leaves_small_things_alone(void **state)
+{
+	struct adaptive_sample s = {
+		.instructions = 200000, .tlb_misses = 3, .has_table_writes = true};
+	struct adaptive_policy p;
+	adaptive_policy_init(&p, NULL);
+	for (unsigned i = 0; i < 10000; i++) {
+		assert_int_equal(adaptive_decide(&p, &s), ADAPTIVE_NESTED);
+		assert_false(p.wants_table_writes);
+	}
+	s.tlb_misses = 30;
+	for (unsigned i = 0; i < 100; i++)
+		adaptive_decide(&p, &s);
+	assert_int_equal(p.mode, ADAPTIVE_SHADOW);
 }
 
 /* Renting and buying: whatever the guest does, at most about twice the best fixed mode. */
@@ -302,6 +338,8 @@ int main(void)
 		cmocka_unit_test(an_observer_counts_what_it_would_alone),
 		cmocka_unit_test(the_policy_follows_phases),
 		cmocka_unit_test(the_policy_asks_for_table_writes_when_they_decide),
+		cmocka_unit_test(the_policy_asks_ever_more_rarely),
+		cmocka_unit_test(the_policy_leaves_small_things_alone),
 		cmocka_unit_test(the_policy_is_never_far_from_the_best),
 		cmocka_unit_test(observers_go_with_their_primary),
 		cmocka_unit_test(strategies_are_parsed_and_printed),
