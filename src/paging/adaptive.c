@@ -31,7 +31,7 @@
 #define SHADOW_DEFAULT "shadow-cache"
 #define INTERVAL_DEFAULT 200000u
 #define TABLES_ONE_IN 16u
-#define TABLE_EXITS 4u
+#define TABLE_EXITS 2u
 #define TABLES_MAX 1024u
 #define PAGES_ONE_IN 16u
 #define SPANS_ONE_IN 4u
@@ -371,7 +371,8 @@ static int adaptive_create(struct strategy **out, struct mmu *mmu, const struct 
 		return error_set(e, -ENOMEM, "no host memory for the paging strategy");
 	a->base = (struct strategy){&adaptive_ops, mmu};
 	a->interval = config->adaptive_interval ? config->adaptive_interval : INTERVAL_DEFAULT;
-	adaptive_policy_init(&a->policy, config->adaptive_prices);
+	adaptive_policy_init(&a->policy, config->adaptive_prices,
+			     config->is_adaptive_by_rates ? ADAPTIVE_BY_RATES : ADAPTIVE_BY_COST);
 	a->is_emptied_by_cr3 = strcmp(shadow_name(config), "shadow-cache") != 0;
 	struct mmu_config own = *config;
 	if (!own.prefetch_count)

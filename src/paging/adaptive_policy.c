@@ -2,6 +2,8 @@
 
 #define TINY 1000u     /* in so many instructions a cycle of overhead is not worth a thought */
 #define PAUSE_MAX 16u  /* intervals */
+#define MANY 50u       /* by rates: in so many instructions a cycle */
+#define AGREED_MIN 3u  /* by rates: intervals */
 #define STAKES_RISE 2u /* times what was refused: worth another question */
 
 /* Of a processor of about 2015: an exit with its handler takes some 2000 cycles. */
@@ -17,9 +19,11 @@ const struct adaptive_prices adaptive_default_prices = {
 	.change = 10000,
 };
 
-void adaptive_policy_init(struct adaptive_policy *p, const struct adaptive_prices *prices)
+void adaptive_policy_init(struct adaptive_policy *p, const struct adaptive_prices *prices,
+			  enum adaptive_rule rule)
 {
 	*p = (struct adaptive_policy){
+		.rule = rule,
 		.prices = prices ? *prices : adaptive_default_prices,
 		.mode = ADAPTIVE_NESTED,
 	};
@@ -71,8 +75,6 @@ static bool wants_table_writes(struct adaptive_policy *p, const struct adaptive_
 			       uint64_t gain)
 {
 	uint64_t writes = s->table_writes * p->prices.table_write;
-	if (!gain)
-		return false;
 	if (s->has_table_writes && gain > writes) {
 		p->pause = p->wait = 0;
 	} else if (s->has_table_writes) {
@@ -80,15 +82,34 @@ static bool wants_table_writes(struct adaptive_policy *p, const struct adaptive_
 		if (p->pause > PAUSE_MAX)
 			p->pause = PAUSE_MAX;
 		p->wait = p->pause;
-		p->refused = gain;
+		p->refused = gain ? gain : p->refused;
 	}
+	if (!gain)
+		return false;
 	if (!p->wait || gain > p->refused * STAKES_RISE)
 		return true;
 	p->wait--;
 	return false;
 }
 
-enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adaptive_sample *s)
+static enum adaptive_mode decide_by_rates(struct adaptive_policy *p,
+					  const struct adaptive_sample *s)
+{
+	uint64_t many = s->instructions / MANY;
+	bool has_many_misses = s->tlb_misses * p->miss_16 / 16 > many;
+	bool has_many_switches = s->cr3_writes * p->prices.cr3_exit > many;
+	enum adaptive_mode asked = has_many_misses && !has_many_switches ? ADAPTIVE_SHADOW
+									 : ADAPTIVE_NESTED;
+	learn(p, s);
+	p->agreed_count = asked == p->mode ? 0 : p->agreed_count + 1;
+	if (p->agreed_count < AGREED_MIN)
+		return p->mode;
+	p->agreed_count = 0;
+	p->mode = asked;
+	return p->mode;
+}
+
+static enum adaptive_mode decide_by_cost(struct adaptive_policy *p, const struct adaptive_sample *s)
 {
 	enum adaptive_mode other = p->mode == ADAPTIVE_NESTED ? ADAPTIVE_SHADOW : ADAPTIVE_NESTED;
 	uint64_t mine = adaptive_overhead(p, s, p->mode) - building(p, s);
@@ -118,4 +139,9 @@ enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adapt
 	p->built = p->build_left;
 	p->wants_table_writes = false;
 	return p->mode;
+}
+
+enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adaptive_sample *s)
+{
+	return p->rule == ADAPTIVE_BY_RATES ? decide_by_rates(p, s) : decide_by_cost(p, s);
 }

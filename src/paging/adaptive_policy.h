@@ -1,14 +1,17 @@
 /*
  * When `adaptive` goes from nested to shadow paging and back: the policy, which knows counts and
- * prices and nothing of how either mode works.
+ * prices and nothing of how either mode works. There are two rules.
  *
- * The paper (Bae et al., NWU-EECS-10-07, 6) decides by two rates: many TLB misses speak for shadow
- * paging, whose misses are cheap, many CR3 writes for nested paging, which does not exit for them.
- * Its own kernel compile fits neither rate; what makes it dear under shadow paging is the guest's
- * writing of its tables, so that rate is the third input, and misses on pages that were not used
- * before are told from misses on pages that were: shadow paging makes only the latter cheap. All
- * are put on one scale with the processor's prices: what did the mode in use cost more than native
- * in the last interval, and what would the other have cost?
+ * The paper's (Bae et al., NWU-EECS-10-07, 6) goes by two rates: many TLB misses speak for shadow
+ * paging, whose misses are cheap, many CR3 writes for nested paging, which does not exit for them;
+ * with few of both nested paging will do. It says not how many are many: here what costs a cycle in
+ * fifty. And a rate counts when it has been so for some intervals.
+ *
+ * Ours goes by cost. The paper's own kernel compile fits neither rate; what makes it dear under
+ * shadow paging is the guest's writing of its tables, so that rate is the third input, and misses
+ * on pages that were not used before are told from misses on pages that were: shadow paging makes
+ * only the latter cheap. All are put on one scale with the processor's prices: what did the mode in
+ * use cost more than native in the last interval, and what would the other have cost?
  *
  * Hysteresis is the rule of renting and buying: change when what the other mode would have saved,
  * in intervals in a row that agree, has paid for the change. Then no sequence of phases can cost
@@ -26,6 +29,8 @@
 #include "base/types.h"
 
 enum adaptive_mode { ADAPTIVE_NESTED, ADAPTIVE_SHADOW, ADAPTIVE_MODE_COUNT };
+
+enum adaptive_rule { ADAPTIVE_BY_COST, ADAPTIVE_BY_RATES };
 
 /* Cycles. */
 struct adaptive_prices {
@@ -57,12 +62,14 @@ struct adaptive_sample {
 
 struct adaptive_policy {
 	struct adaptive_prices prices;
+	enum adaptive_rule rule;
 	enum adaptive_mode mode;
 	uint64_t saved;		 /* cycles the other mode would have saved, in intervals in a row */
 	uint64_t miss_16;	 /* what a nested miss has cost of late, in sixteenths of a cycle */
 	uint64_t built;		 /* shadow: cycles that building it was to take */
 	uint64_t build_left;	 /* of these, not yet seen */
 	bool wants_table_writes; /* nested: they would decide */
+	unsigned agreed_count;	 /* by rates: intervals in a row that speak for the other mode */
 	/* Nested: intervals until they are asked for again, after the last answer and now; and what
 	 * the answer made nothing of. */
 	unsigned pause, wait;
@@ -72,7 +79,8 @@ struct adaptive_policy {
 extern const struct adaptive_prices adaptive_default_prices;
 
 /* `prices` NULL: the defaults. Starts in nested mode. */
-void adaptive_policy_init(struct adaptive_policy *p, const struct adaptive_prices *prices);
+void adaptive_policy_init(struct adaptive_policy *p, const struct adaptive_prices *prices,
+			  enum adaptive_rule rule);
 
 /* The overhead, in cycles, of `mode` in the interval: counted for the mode in use, estimated for
  * the other. */

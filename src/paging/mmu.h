@@ -167,6 +167,7 @@ struct mmu_config {
 	/* adaptive: "nested" and a shadow strategy, and when to look */
 	const struct adaptive_prices *adaptive_prices; /* borrowed; NULL: the defaults */
 	const char *adaptive_shadow; /* a name from the catalogue; NULL: shadow-cache */
+	bool is_adaptive_by_rates;   /* the paper's rule */
 	uint64_t adaptive_interval;  /* instructions; 0: the default */
 };
 
@@ -174,8 +175,8 @@ struct mmu_config {
  * Parses NAME[:KEY=VALUE]... into the fields that a strategy is chosen by (the others are left
  * alone): host-page=4K|2M|1G, host-levels=1..5, walk-cache=profile|none|1d|2d, nested-tlb=N,
  * tlb-tag=on|off, tables=as-is|confined|scattered, pf-filter=on|off, cr3-exits=on|off,
- * sync=strict|oos, prefetch=N|table, roots=N, limit=SIZE, shadow=NAME, interval=N. -EINVAL; the
- * message names the key and what would be right.
+ * sync=strict|oos, prefetch=N|table, roots=N, limit=SIZE, shadow=NAME, rule=cost|paper, interval=N.
+ * -EINVAL; the message names the key and what would be right.
  */
 int mmu_parse_strategy(const char *text, struct mmu_config *out, struct error *e);
 /* The other way: the name and what differs from the default; equal texts are equal strategies. */

@@ -68,6 +68,7 @@ static const struct key keys[] = {
 	 {NULL},
 	 " shadow shadow-sync shadow-prefetch shadow-cache agile adaptive "},
 	{"shadow", VALUE_STRATEGY, AT(adaptive_shadow), 0, 0, {NULL}, " adaptive "},
+	{"rule", VALUE_BOOL, AT(is_adaptive_by_rates), 0, 0, {"cost", "paper"}, " adaptive "},
 	{"interval",
 	 VALUE_NUMBER,
 	 AT(adaptive_interval),

@@ -172,7 +172,7 @@ static void the_policy_follows_phases(void **state)
 	static const struct adaptive_sample writes = {.tlb_misses = 2000, .table_writes = 1500};
 	struct adaptive_policy p;
 	uint64_t paid = 0, best = 0;
-	adaptive_policy_init(&p, NULL);
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
 	for (unsigned i = 0; i < 300; i++) {
 		const struct adaptive_sample *s = i < 100 ? &misses : i < 200 ? &switches : &writes;
 		uint64_t cost[] = {adaptive_overhead(&p, s, ADAPTIVE_NESTED),
@@ -193,7 +193,7 @@ static void the_policy_asks_for_table_writes_when_they_decide(void **state)
 	static const struct adaptive_sample quiet = {.tlb_misses = 100, .cr3_writes = 100};
 	struct adaptive_sample misses = {.tlb_misses = 50000};
 	struct adaptive_policy p;
-	adaptive_policy_init(&p, NULL);
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
 	for (unsigned i = 0; i < 100; i++)
 		assert_int_equal(adaptive_decide(&p, &quiet), ADAPTIVE_NESTED);
 	assert_false(p.wants_table_writes);
@@ -213,7 +213,7 @@ static void the_policy_asks_ever_more_rarely(void **state)
 	struct adaptive_sample s = {.tlb_misses = 50000, .table_writes = 5000};
 	struct adaptive_policy p;
 	unsigned early = 0, late = 0;
-	adaptive_policy_init(&p, NULL);
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
 	for (unsigned i = 0; i < 320; i++) {
 		s.has_table_writes = p.wants_table_writes;
 		assert_int_equal(adaptive_decide(&p, &s), ADAPTIVE_NESTED);
@@ -234,7 +234,7 @@ static void the_policy_leaves_small_things_alone(void **state)
 	struct adaptive_sample s = {
 		.instructions = 200000, .tlb_misses = 3, .has_table_writes = true};
 	struct adaptive_policy p;
-	adaptive_policy_init(&p, NULL);
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
 	for (unsigned i = 0; i < 10000; i++) {
 		assert_int_equal(adaptive_decide(&p, &s), ADAPTIVE_NESTED);
 		assert_false(p.wants_table_writes);
@@ -243,6 +243,34 @@ static void the_policy_leaves_small_things_alone(void **state)
 	for (unsigned i = 0; i < 100; i++)
 		adaptive_decide(&p, &s);
 	assert_int_equal(p.mode, ADAPTIVE_SHADOW);
+}
+
+/* The paper's: shadow paging for many misses and few CR3 writes, after some intervals of them, and
+ * whatever the guest does to its tables. */
+static void the_papers_rule_knows_two_rates(void **state)
+{
+	static const struct {
+		struct adaptive_sample s;
+		enum adaptive_mode asked;
+	} rows[] = {
+		{{.instructions = 200000, .tlb_misses = 5000}, ADAPTIVE_SHADOW},
+		{{.instructions = 200000, .tlb_misses = 5000, .cr3_writes = 50}, ADAPTIVE_NESTED},
+		{{.instructions = 200000, .tlb_misses = 5000, .table_writes = 5000},
+		 ADAPTIVE_SHADOW},
+		{{.instructions = 200000, .tlb_misses = 10, .cr3_writes = 50}, ADAPTIVE_NESTED},
+		{{.instructions = 200000, .tlb_misses = 5000, .cr3_writes = 1}, ADAPTIVE_SHADOW},
+		{{.instructions = 200000, .tlb_misses = 10}, ADAPTIVE_NESTED},
+	};
+	struct adaptive_policy p;
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_RATES);
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		enum adaptive_mode before = p.mode;
+		for (unsigned n = 0; n < 5; n++) {
+			enum adaptive_mode expected = n < 2 ? before : rows[i].asked;
+			assert_int_equal(adaptive_decide(&p, &rows[i].s), expected);
+			assert_false(p.wants_table_writes);
+		}
+	}
 }
 
 /* Renting and buying: whatever the guest does, at most about twice the best fixed mode. */
@@ -254,7 +282,7 @@ static void the_policy_is_never_far_from_the_best(void **state)
 		struct adaptive_policy p;
 		uint64_t paid = 0, fixed[2] = {0, 0};
 		struct adaptive_sample s = {0};
-		adaptive_policy_init(&p, NULL);
+		adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
 		for (unsigned i = 0; i < 500; i++) {
 			if (world_chance(&w, 5))
 				s = (struct adaptive_sample){.tlb_misses = world_below(&w, 60000),
@@ -310,6 +338,8 @@ static void strategies_are_parsed_and_printed(void **state)
 		{"shadow-sync:pf-filter=on:limit=4M", "shadow-sync:pf-filter=on:limit=4194304",
 		 NULL},
 		{"shadow-cache:prefetch=table:sync=strict", "shadow-cache:prefetch=table", NULL},
+		{"adaptive:rule=paper:shadow=shadow", "adaptive:shadow=shadow:rule=paper", NULL},
+		{"adaptive:rule=thumb", NULL, "one of cost, paper"},
 		{"shadow:pf-filter=on", NULL, "has no setting \"pf-filter\""},
 		{"nested:tlb-tag=off", "nested:tlb-tag=off", NULL},
 		{"nestled", NULL, "there are: native, nested, shadow"},
@@ -340,6 +370,7 @@ int main(void)
 		cmocka_unit_test(the_policy_asks_for_table_writes_when_they_decide),
 		cmocka_unit_test(the_policy_asks_ever_more_rarely),
 		cmocka_unit_test(the_policy_leaves_small_things_alone),
+		cmocka_unit_test(the_papers_rule_knows_two_rates),
 		cmocka_unit_test(the_policy_is_never_far_from_the_best),
 		cmocka_unit_test(observers_go_with_their_primary),
 		cmocka_unit_test(strategies_are_parsed_and_printed),
