@@ -320,6 +320,7 @@ static void put_neighbours(struct builder *b)
 /* The registers that a step makes its addresses of: all others are data. */
 struct bases {
 	unsigned first, second, index;
+	bool is_aligned; /* so that vectors may be accessed that must be */
 };
 
 static bool is_base(const struct bases *s, unsigned gpr)
@@ -343,6 +344,9 @@ static struct bases put_bases(struct builder *b)
 	struct bases s;
 	uint64_t at = DATA + PAGE_SIZE_BYTES * rng_below(&b->rng, DATA_PAGES + 2) + 200 -
 		      rng_below(&b->rng, 400);
+	s.is_aligned = rng_one_in(&b->rng, 2);
+	if (s.is_aligned)
+		at = align_down(at, 16);
 	s.first = rng_one_in(&b->rng, 3) ? GPR_RSP : rng_below(&b->rng, 16);
 	do
 		s.second = rng_below(&b->rng, 16);
@@ -362,7 +366,9 @@ static struct bases put_bases(struct builder *b)
 /* An access at [base + disp8], [base + index * scale + disp8] or, with no base, [rip + disp32]. */
 static void put_access(struct builder *b, const struct bases *s, unsigned base, bool has_index)
 {
-	static const uint16_t opcodes[] = {0x89, 0x8b, 0x01, 0x03, 0x3b, 0x29, 0x87, 0x1b6};
+	/* movups, movaps and xorps come last */
+	static const uint16_t opcodes[] = {0x89, 0x8b,	0x01,  0x03,  0x3b,  0x29,
+					   0x87, 0x1b6, 0x110, 0x128, 0x129, 0x157};
 	unsigned opcode = opcodes[rng_below(&b->rng, ARRAY_COUNT(opcodes))];
 	unsigned reg = draw_other(b, s), rex = REX_W | reg >> 3 << 2;
 	struct sequence *to = b->s;
@@ -382,7 +388,8 @@ static void put_access(struct builder *b, const struct bases *s, unsigned base, 
 	put_byte(to, 0x40 | (reg & 7) << 3 | (has_sib ? 4 : base & 7));
 	if (has_sib)
 		put_byte(to, scale << 6 | (has_index ? s->index & 7 : 4) << 3 | (base & 7));
-	put_byte(to, rng_below(&b->rng, 100) - 50u);
+	unsigned disp = rng_below(&b->rng, 100) - 50u;
+	put_byte(to, s->is_aligned && opcode >= 0x110 && opcode < 0x1b0 ? disp & 0xf0 : disp);
 }
 
 /* lea, add, sub and inc of an address by a constant, or a copy of one in the other's place. */

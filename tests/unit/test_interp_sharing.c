@@ -15,6 +15,7 @@ struct loop {
 	unsigned page;		/* that is another than its neighbours */
 	uint64_t flags;		/* ... how; 0: not there */
 	/* The fault. */
+	uint8_t vector; /* 0: #PF */
 	uint8_t at;
 	uint64_t cr2;
 	uint32_t error;
@@ -116,6 +117,33 @@ static const struct loop loops[] = {
 		.count_at = PAGE(0),
 		.count = 9,
 	},
+	{
+		.name = "an operand is not aligned any more",
+		/* inc dword [rcx]; movaps xmm0, [rbx]; mov rax, [rbx+16]; movaps [rbx+32], xmm0;
+		   add rbx, 40 */
+		.body = {0xff, 0x01, 0x0f, 0x28, 0x03, 0x48, 0x8b, 0x43, 0x10, 0x0f, 0x29, 0x43,
+			 0x20, 0x48, 0x83, 0xc3, 0x28},
+		.length = 17,
+		.rbx = PAGE(1),
+		.rcx = PAGE(1) + 0x800,
+		.vector = VECTOR_GP,
+		.at = 2,
+		.count_at = PAGE(1) + 0x800,
+		.count = 2,
+	},
+	{
+		.name = "two operands cannot both be aligned",
+		/* inc dword [rcx]; movaps xmm0, [rbx]; movaps xmm1, [rbx+8]; add rbx, 16 */
+		.body = {0xff, 0x01, 0x0f, 0x28, 0x03, 0x0f, 0x28, 0x4b, 0x08, 0x48, 0x83, 0xc3,
+			 0x10},
+		.length = 13,
+		.rbx = PAGE(1),
+		.rcx = PAGE(1) + 0x800,
+		.vector = VECTOR_GP,
+		.at = 5,
+		.count_at = PAGE(1) + 0x800,
+		.count = 1,
+	},
 };
 
 static void start(struct machine *m, const struct loop *l)
@@ -123,7 +151,10 @@ static void start(struct machine *m, const struct loop *l)
 	struct vcpu_state *s = &m->v.state;
 
 	enter_window(m, 0);
-	window_map(m, l->page, l->flags ? DATA + l->page * 0x1000 : 0, l->flags);
+	s->cr4 |= CR4_OSFXSR;
+	s->cr2 = 0;
+	if (l->page)
+		window_map(m, l->page, l->flags ? DATA + l->page * 0x1000 : 0, l->flags);
 	for (unsigned page = 0; page < 8; page++)
 		for (unsigned at = 0; at < 0x1000; at += 8)
 			poke_value(m, DATA + page * 0x1000 + at, 0, 8);
@@ -131,9 +162,10 @@ static void start(struct machine *m, const struct loop *l)
 	s->gpr[GPR_RBX] = l->rbx;
 	s->gpr[GPR_RCX] = l->rcx;
 	s->gpr[GPR_RSP] = l->rsp ? l->rsp : PAGE(7);
-	/* The handler's frame goes to a stack that is there. */
+	/* The handlers' frames go to a stack that is there. */
 	poke_value(m, TSS + 0x24, KERNEL_STACK, 8);
 	set_idt64(m, VECTOR_PF, KERNEL_CS64, handler(VECTOR_PF), 0x8e, 1);
+	set_idt64(m, VECTOR_GP, KERNEL_CS64, handler(VECTOR_GP), 0x8e, 1);
 }
 
 static void test_faults_in_the_middle(void **state)
@@ -148,7 +180,7 @@ static void test_faults_in_the_middle(void **state)
 		poke(m, CODE, l->body, l->length);
 		poke(m, CODE + l->length, back, sizeof(back));
 		go(m);
-		if (ended_in(m) != VECTOR_PF)
+		if (ended_in(m) != (l->vector ? l->vector : VECTOR_PF))
 			fail_msg("%s: ended in %d", l->name, ended_in(m));
 		if (m->v.state.cr2 != l->cr2 || slot(m, 1, 8) != CODE + l->at ||
 		    slot(m, 0, 8) != l->error)

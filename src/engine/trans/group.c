@@ -20,12 +20,27 @@
 
 /* ---- planning ---- */
 
+/* Takes what the access must be aligned to into what the window must. False: they do not agree. */
+static bool align(struct window *v, const struct access *i)
+{
+	unsigned least = v->align && v->align < i->size_bytes ? v->align : i->size_bytes;
+	if (!i->is_aligned)
+		return true;
+	if (v->align && (i->at - v->aligned_at) & (least - 1))
+		return false;
+	if (i->size_bytes > v->align) {
+		v->align = i->size_bytes;
+		v->aligned_at = i->at;
+	}
+	return true;
+}
+
 static bool widen(struct window *v, const struct access *i, unsigned index)
 {
 	int64_t low = i->at < v->low ? i->at : v->low;
 	int64_t end = i->at + i->size_bytes;
 	int64_t high = end > v->high ? end : v->high;
-	if (i->origin != v->origin || high - low > WINDOW_BYTES_MAX)
+	if (i->origin != v->origin || high - low > WINDOW_BYTES_MAX || !align(v, i))
 		return false;
 	v->low = low;
 	v->high = high;
@@ -40,7 +55,7 @@ static void find_window(struct work *w, unsigned index)
 {
 	const struct access *i = &w->accesses[index];
 	w->window_of[index] = WINDOW_NONE;
-	if (!i->size_bytes || !i->origin || i->is_aligned)
+	if (!i->size_bytes || !i->origin)
 		return;
 	unsigned k = w->window_count;
 	while (k > 0 && !widen(&w->windows[k - 1], i, index))
@@ -87,6 +102,8 @@ void group_plan(struct work *w)
 		find_window(w, k);
 	for (unsigned k = 0; k < w->window_count; k++) {
 		struct window *v = &w->windows[k];
+		if (v->align) /* which keeps it in its page */
+			v->low -= (v->low - v->aligned_at) & (v->align - 1);
 		if (v->uses > 1 && take_slot(v, busy_until))
 			add_to_regions(w, v);
 		else
@@ -144,7 +161,7 @@ static struct host_memory look_up(struct work *w, const struct guest_address *a,
 	flags_to_frame(w);
 	group_free_t0(w);
 	struct look_up l = access_look_up(w, a, size_bytes, is_write, is_aligned);
-	w->entries[w->g->index] = l.patch;
+	w->entries[w->g->index][0] = l.patch;
 	return l.operand;
 }
 
@@ -154,10 +171,16 @@ static void open_window(struct work *w, struct window *v, const struct guest_add
 	struct guest_address b = *a;
 	b.disp += v->low - w->accesses[w->g->index].at;
 	struct host_memory at = look_up(w, &b, (unsigned)(v->high - v->low), v->is_write, false);
-	if (at.index == NO_INDEX) /* a fixed one: T0 is the page */
+	if (at.index == NO_INDEX) { /* a fixed one: T0 is the page */
 		v->low -= at.disp;
-	else
-		access_in_t0(w, at);
+		return;
+	}
+	if (v->align) {
+		emit_rr(&w->e, 0, 0xf6, 0, HOST_T1); /* test byte */
+		emit_byte(&w->e, v->align - 1u);
+		w->entries[w->g->index][1] = emit_jcc_forward(&w->e, CONDITION_NE);
+	}
+	access_in_t0(w, at);
 }
 
 struct host_memory group_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
@@ -205,11 +228,13 @@ void group_emit_slow(struct work *w, const struct slow *s)
 	w->is_flags_kept = false;
 	for (unsigned k = r->first; k <= r->last; k++) {
 		w->g = &w->trans->insns[k];
-		if (w->entries[k]) { /* with the flags in the frame */
+		if (w->entries[k][0]) { /* with the flags in the frame */
 			flags_to_frame(w);
 			flags_lost(w);
-			emit_patch(w->entries[k], w->e.at);
 		}
+		for (unsigned n = 0; n < ENTRIES_MAX; n++)
+			if (w->entries[k][n])
+				emit_patch(w->entries[k][n], w->e.at);
 		repeat(w);
 	}
 	w->is_flags_kept = true;

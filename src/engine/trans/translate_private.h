@@ -86,6 +86,8 @@ struct access {
 struct window {
 	uint16_t origin;
 	int64_t low, high;
+	int64_t aligned_at; /* must be a multiple of `align`, if that is not 0 */
+	uint8_t align;
 	bool is_write;
 	uint8_t first, last, uses;
 	uint8_t slot;	 /* of the frame */
@@ -93,6 +95,7 @@ struct window {
 	bool is_in_slot; /* T0 is elsewhere, or may be */
 };
 #define WINDOW_NONE 0xff
+#define ENTRIES_MAX 2
 
 /* Instructions between which nothing can fault or call C, and their second copy. */
 struct region {
@@ -129,11 +132,11 @@ struct work {
 	uint8_t window_of[BLOCK_INSNS_MAX]; /* or WINDOW_NONE */
 	struct region regions[BLOCK_INSNS_MAX / 2];
 	unsigned window_count, region_count;
-	struct region *region;		    /* that is being translated; NULL: none */
-	struct window *in_t0;		    /* T0 is its host address; NULL: none's */
-	int32_t sp_pending;		    /* what RSP is still to be moved by */
-	uint8_t *entries[BLOCK_INSNS_MAX];  /* jumps into a region's second copy */
-	struct slow *side_exits[PARTS_MAX]; /* of the branches behind the parts */
+	struct region *region;				/* that is being translated; NULL: none */
+	struct window *in_t0;				/* T0 is its host address; NULL: none's */
+	int32_t sp_pending;				/* what RSP is still to be moved by */
+	uint8_t *entries[BLOCK_INSNS_MAX][ENTRIES_MAX]; /* jumps into a region's second copy */
+	struct slow *side_exits[PARTS_MAX];		/* of the branches behind the parts */
 };
 
 /* ---- flags.c ---- */

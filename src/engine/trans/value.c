@@ -179,6 +179,8 @@ static bool step(struct values *v, const struct work *w, const struct guest_insn
 	if (i.has_memory) {
 		note_access(v, &i.a, i.size_bytes, i.is_write, out);
 		out->is_aligned = i.is_aligned;
+		if (i.is_aligned && i.a.is_constant && i.a.disp & (i.size_bytes - 1))
+			out->origin = 0; /* it faults */
 	}
 	step_registers(v, g, i.written);
 	return true;
