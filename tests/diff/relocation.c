@@ -179,6 +179,14 @@ static const char *check_block(struct check *c)
 	return what;
 }
 
+/* A checked block may be one of bytes that are there no more: it would be dropped, not translated.
+ */
+static bool is_stale(const struct interp *vm, struct block *b)
+{
+	return b->gfn2 == BLOCK_CHECKED &&
+	       memcmp(block_bytes(vm->config.memory, b), block_copy(b), b->bytes) != 0;
+}
+
 const char *relocation_difference(struct interp *vm)
 {
 	const char *what = NULL;
@@ -190,7 +198,8 @@ const char *relocation_difference(struct interp *vm)
 	for (size_t h = 0; h < 1u << CODE_PAGE_HASH_BITS; h++)
 		for (struct code_page *p = vm->cache.pages[h]; p; p = p->link)
 			for (c->block = p->blocks; c->block; c->block = c->block->page_link)
-				if (!what && c->block->translation && cache_has_room(c->trans))
+				if (!what && c->block->translation && !is_stale(vm, c->block) &&
+				    cache_has_room(c->trans))
 					what = check_block(c);
 	free(c);
 	return what;
