@@ -62,7 +62,10 @@ static bool decode(struct work *w, struct guest_insn *g, const struct part *part
 	g->part = (uint8_t)(w->part_count - 1);
 	bool is_crossing = part->block->gfn2 < BLOCK_CHECKED;
 	g->bytes = is_crossing ? part->block->crossing : w->page + (g->rip & PAGE_OFFSET_MASK);
-	return !interp_is_undefined(i) && decode_bytes(w, g, i->length);
+	if (!interp_is_undefined(i) && decode_bytes(w, g, i->length))
+		return true;
+	memset(&g->d, 0, offsetof(struct guest_insn, bytes)); /* d and operands */
+	return false;
 }
 
 /* Returns its last instruction. */
