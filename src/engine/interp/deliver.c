@@ -183,6 +183,27 @@ static struct segment_register handler_segment(struct interp_vcpu *c, const stru
 	return descriptor_segment(&code, (d->selector & ~3u) | *cpl);
 }
 
+/* At once if it may: who looks at single accesses (observers) sees each. */
+static void push_long_frame(struct interp_vcpu *c, const struct delivery *d, struct stack *k)
+{
+	const struct vcpu_state *s = c->s;
+	const uint64_t frame[] = {d->error, d->return_rip,   s->seg[SEG_CS].selector,
+				  d->flags, s->gpr[GPR_RSP], s->seg[SEG_SS].selector};
+	unsigned first = d->has_error ? 0 : 1, count = (unsigned)ARRAY_COUNT(frame) - first;
+	uint64_t sp = k->sp - 8 * count;
+	uint8_t *at = NULL;
+
+	if (k->is_system && !c->mmu->is_observed)
+		at = interp_system_bytes(c, sp, 8 * count, count, ACCESS_WRITE);
+	for (unsigned n = ARRAY_COUNT(frame); n-- > first;) {
+		if (at)
+			__builtin_memcpy(at + 8 * (n - first), &frame[n], 8);
+		else
+			stack_push(c, d->i, k, frame[n], 8);
+	}
+	k->sp = sp;
+}
+
 /* RIP, CS, RFLAGS, RSP, SS in 64-bit pushes on a stack aligned to 16 bytes. */
 static void deliver_long(struct interp_vcpu *c, struct delivery *d)
 {
@@ -197,13 +218,7 @@ static void deliver_long(struct interp_vcpu *c, struct delivery *d)
 	struct stack k = stack_new(c, new_ss, sp & ~15ull, true);
 	k.is_system = cpl < 3;
 	check_target(c, d->i, &cs, d->target);
-	stack_push(c, d->i, &k, s->seg[SEG_SS].selector, 8);
-	stack_push(c, d->i, &k, s->gpr[GPR_RSP], 8);
-	stack_push(c, d->i, &k, d->flags, 8);
-	stack_push(c, d->i, &k, s->seg[SEG_CS].selector, 8);
-	stack_push(c, d->i, &k, d->return_rip, 8);
-	if (d->has_error)
-		stack_push(c, d->i, &k, d->error, 8);
+	push_long_frame(c, d, &k);
 	count(c, d);
 	s->seg[SEG_SS] = new_ss;
 	s->gpr[GPR_RSP] = k.sp;

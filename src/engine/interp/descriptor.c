@@ -234,6 +234,24 @@ uint64_t stack_pop(struct interp_vcpu *c, const struct insn *i, struct stack *k,
 	return value;
 }
 
+void stack_pop_many(struct interp_vcpu *c, const struct insn *i, struct stack *k, uint64_t *values,
+		    unsigned count, unsigned size_bytes)
+{
+	uint64_t last = k->sp + 8 * count - 1;
+	struct mmu_fast_entry *e = &c->fast_read[mmu_fast_slot(k->sp >> PAGE_SHIFT)];
+
+	if (!k->is_flat || k->is_system || size_bytes != 8 || e->tag != last >> PAGE_SHIFT ||
+	    c->mmu->is_observed) {
+		for (unsigned n = 0; n < count; n++)
+			values[n] = stack_pop(c, i, k, size_bytes);
+		return;
+	}
+	mmu_fast_hits(c->mmu, e, k->sp, 8 * count, count);
+	for (unsigned n = 0; n < count; n++)
+		__builtin_memcpy(&values[n], (uint8_t *)(uintptr_t)(k->sp + e->addend) + 8 * n, 8);
+	k->sp += 8 * count;
+}
+
 void tss_inner_stack(struct interp_vcpu *c, const struct insn *i, unsigned cpl, unsigned ist,
 		     unsigned *ss, uint64_t *sp)
 {

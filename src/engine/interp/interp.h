@@ -321,6 +321,11 @@ uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_
 void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
 			 unsigned size_bytes, uint64_t value);
 
+/* The bytes at a linear address if the fast map of the supervisor's accesses has them, for `count`
+ * accesses: descriptor tables, the TSS and stacks are touched at every fault. NULL: it has not. */
+uint8_t *interp_system_bytes(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes,
+			     unsigned count, enum access_kind kind);
+
 /* Sized reads and writes at a linear address: interp_read_1/2/4/8, interp_write_1/2/4/8, and
  * interp_rmw_1/2/4/8: a pointer to the operand with write permission checked; after changing it
  * call interp_rmw_done(). */

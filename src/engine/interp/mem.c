@@ -228,28 +228,41 @@ void interp_rmw_commit(struct interp_vcpu *c, const struct insn *i, uint64_t lin
 	write_span(c, i, &span, c->bounce, size_bytes);
 }
 
-/* The bytes at a linear address if the fast map of the supervisor's accesses has them: descriptor
- * tables, the TSS and stacks are touched at every fault. */
-static uint8_t *system_bytes(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes,
-			     enum access_kind kind)
+uint8_t *interp_system_bytes(struct interp_vcpu *c, uint64_t linear, unsigned size_bytes,
+			     unsigned count, enum access_kind kind)
 {
 	struct mmu_fast_entry *e =
 		mmu_fast_lookup(c->mmu, linear, linear + size_bytes - 1, kind, MMU_SUPERVISOR);
 	if (!e)
 		return NULL;
-	mmu_fast_hit(c->mmu, e, linear, size_bytes);
+	mmu_fast_hits(c->mmu, e, linear, size_bytes, count);
+	if (kind == ACCESS_WRITE)
+		c->write_count += count;
 	return (uint8_t *)(uintptr_t)(linear + e->addend);
+}
+
+/* memcpy() of a size that the compiler does not know is a call. */
+static uint64_t load(const uint8_t *bytes, unsigned size_bytes)
+{
+	uint64_t value = 0;
+	if (likely(size_bytes == 8))
+		memcpy(&value, bytes, 8);
+	else if (size_bytes == 4)
+		memcpy(&value, bytes, 4);
+	else if (size_bytes == 2)
+		memcpy(&value, bytes, 2);
+	else
+		value = *bytes;
+	return value;
 }
 
 uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
 			    unsigned size_bytes)
 {
 	uint64_t value = 0;
-	const uint8_t *bytes = system_bytes(c, linear, size_bytes, ACCESS_READ);
-	if (likely(bytes != NULL)) {
-		memcpy(&value, bytes, size_bytes);
-		return value;
-	}
+	const uint8_t *bytes = interp_system_bytes(c, linear, size_bytes, 1, ACCESS_READ);
+	if (likely(bytes != NULL))
+		return load(bytes, size_bytes);
 	struct span span = translate_span(c, i, linear, size_bytes, ACCESS_READ, MMU_SUPERVISOR);
 	read_page(c, i, &span.page[0], (uint8_t *)&value, span.first_bytes);
 	if (size_bytes > span.first_bytes)
@@ -261,9 +274,8 @@ uint64_t interp_read_system(struct interp_vcpu *c, const struct insn *i, uint64_
 void interp_write_system(struct interp_vcpu *c, const struct insn *i, uint64_t linear,
 			 unsigned size_bytes, uint64_t value)
 {
-	uint8_t *bytes = system_bytes(c, linear, size_bytes, ACCESS_WRITE);
+	uint8_t *bytes = interp_system_bytes(c, linear, size_bytes, 1, ACCESS_WRITE);
 	if (likely(bytes != NULL)) {
-		c->write_count++;
 		memcpy(bytes, &value, size_bytes);
 		return;
 	}

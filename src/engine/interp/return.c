@@ -207,9 +207,10 @@ HANDLER(op_iret)
 		iret_task(c, i);
 		return;
 	}
-	uint64_t rip = stack_pop(c, i, &k, i->op_bytes);
-	unsigned selector = (uint16_t)stack_pop(c, i, &k, i->op_bytes);
-	uint64_t flags = stack_pop(c, i, &k, i->op_bytes);
+	uint64_t frame[3], outer[2];
+	stack_pop_many(c, i, &k, frame, 3, i->op_bytes);
+	uint64_t rip = frame[0], flags = frame[2];
+	unsigned selector = (uint16_t)frame[1];
 	if (!is_protected(s)) {
 		iret_real(c, i, &k, rip, selector, flags);
 		return;
@@ -222,12 +223,11 @@ HANDLER(op_iret)
 	struct segment_register cs = return_segment(c, i, selector);
 	bool is_outer = (selector & 3) > s->cpl;
 	if (is_outer || is_64) {
-		uint64_t sp = stack_pop(c, i, &k, i->op_bytes);
-		unsigned ss_selector = (uint16_t)stack_pop(c, i, &k, i->op_bytes);
-		struct segment_register ss = return_stack(c, i, &cs, ss_selector);
+		stack_pop_many(c, i, &k, outer, 2, i->op_bytes);
+		struct segment_register ss = return_stack(c, i, &cs, (uint16_t)outer[1]);
 		check_target(c, i, &cs, rip);
 		s->seg[SEG_SS] = ss;
-		set_outer_sp(s, &cs, &ss, sp);
+		set_outer_sp(s, &cs, &ss, outer[0]);
 	} else {
 		check_target(c, i, &cs, rip);
 		s->gpr[GPR_RSP] = k.sp;

@@ -178,6 +178,9 @@ void stack_push(struct interp_vcpu *c, const struct insn *i, struct stack *k, ui
 		unsigned size_bytes);
 uint64_t stack_pop(struct interp_vcpu *c, const struct insn *i, struct stack *k,
 		   unsigned size_bytes);
+/* `count` of them, of 8 bytes at once if that may be. */
+void stack_pop_many(struct interp_vcpu *c, const struct insn *i, struct stack *k, uint64_t *values,
+		    unsigned count, unsigned size_bytes);
 /* Reads inner stack pointer number `cpl` of the TSS into *ss (selector, 0 in long mode) and *sp;
  * `ist` 1..7 instead in long mode. #TS. */
 void tss_inner_stack(struct interp_vcpu *c, const struct insn *i, unsigned cpl, unsigned ist,
