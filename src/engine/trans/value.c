@@ -162,6 +162,14 @@ static bool step_stack(struct values *v, const struct guest_insn *g, struct acce
 	return true;
 }
 
+/* A branch in the middle of a block: the bytes of a checked page are not those any more that the
+ * block was made of, which its translation will find when it is entered. */
+static bool is_stray_branch(const struct work *w, const struct guest_insn *g)
+{
+	return g->d.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && !g->goes_on &&
+	       g->index + 1u != w->count;
+}
+
 /* False: it may call C. */
 static bool step(struct values *v, const struct work *w, const struct guest_insn *g,
 		 struct access *out)
@@ -169,6 +177,8 @@ static bool step(struct values *v, const struct work *w, const struct guest_insn
 	struct copied i = {0};
 	*out = (struct access){0};
 	if (!g->is_decoded)
+		return false;
+	if (is_stray_branch(w, g))
 		return false;
 	if (is_nothing(g) || step_stack(v, g, out))
 		return true;
