@@ -328,6 +328,9 @@ static void finish(struct vm *vm, struct vm_outcome *outcome)
 	*outcome = vm->outcome;
 	if (vm->outcome.end == VM_END_NONE)
 		return;
+	for (unsigned i = 0; i < VM_SERIAL_MAX; i++)
+		if (vm->serials[i])
+			serial_settle(vm->serials[i]);
 	for (unsigned i = 0; i < vm->observer_count; i++)
 		if (vm->observers[i].ended)
 			vm->observers[i].ended(vm->observers[i].opaque, &vm->outcome);

@@ -208,6 +208,11 @@ void serial_pump(struct serial *s)
 	serial_output_flush(&s->output);
 }
 
+void serial_settle(struct serial *s)
+{
+	serial_output_settle(&s->output);
+}
+
 /* ---- opening ---- */
 
 void serial_terminal_enter(struct serial *s)

@@ -44,8 +44,10 @@ bool serial_is_diverted(const struct serial *s);
 
 /* The guest's output. */
 void serial_write(struct serial *s, const uint8_t *bytes, size_t count);
-/* Offers waiting input again and writes buffered output. */
+/* Offers waiting input again and writes buffered output, as far as somebody reads it. */
 void serial_pump(struct serial *s);
+/* The machine has ended: all output comes before what is said about that. */
+void serial_settle(struct serial *s);
 
 bool serial_is_stdio(const struct serial *s);
 /* Somebody may sit there and watch time pass: a terminal, a pseudo-terminal, a socket. */

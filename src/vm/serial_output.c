@@ -14,7 +14,7 @@
 
 #define FIRST_BYTES 4096u
 #define QUEUE_BYTES (1u << 20)
-#define END_MS 1000
+#define END_MS 3000
 
 int serial_output_without_waiting(int fd)
 {
@@ -95,7 +95,7 @@ void serial_output_flush(struct serial_output *o)
 		poller_enable(o->poller, o->fd, o->count != 0);
 }
 
-void serial_output_end(struct serial_output *o)
+void serial_output_settle(struct serial_output *o)
 {
 	size_t before = 0;
 	serial_output_flush(o);
@@ -106,6 +106,12 @@ void serial_output_end(struct serial_output *o)
 			serial_output_flush(o);
 	}
 	o->lost += o->count;
+	o->count = 0;
+}
+
+void serial_output_end(struct serial_output *o)
+{
+	serial_output_settle(o);
 	if (o->lost)
 		log_warn("serial: %llu bytes of output are lost: nobody reads them",
 			 (unsigned long long)o->lost);

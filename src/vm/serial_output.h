@@ -26,5 +26,7 @@ int serial_output_without_waiting(int fd);
 void serial_output_set(struct serial_output *o, struct poller *poller, int fd, bool is_input);
 void serial_output_add(struct serial_output *o, const uint8_t *bytes, size_t count);
 void serial_output_flush(struct serial_output *o);
-/* Waits for a slow reader, not for one that takes nothing, and frees. */
+/* Waits for a slow reader, not for one that takes nothing: what that one was to get is lost. */
+void serial_output_settle(struct serial_output *o);
+/* Settles and frees. */
 void serial_output_end(struct serial_output *o);

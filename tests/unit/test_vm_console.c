@@ -395,6 +395,10 @@ static void test_nobody_reads(void **state)
 	serial_write(s, (const uint8_t *)"again\n", 6);
 	serial_pump(s);
 	assert_int_equal(read(fd, line, sizeof(line)), 6);
+	/* At the end what is there for a reader comes before anything else. */
+	serial_write(s, (const uint8_t *)"last\n", 5);
+	serial_settle(s);
+	assert_int_equal(read(fd, line, sizeof(line)), 5);
 	serial_close(s);
 	close(fd);
 	poller_destroy(p);
