@@ -1,6 +1,6 @@
 /*
- * The ways between ring 3 and ring 0 that a system call or a fault takes, from generated code to
- * generated code.
+ * The ways between ring 3 and ring 0 that a system call takes, from generated code to generated
+ * code.
  *
  * Each is what the interpreter does (ring.h), less what cannot matter: nothing is traced, checked
  * for itself or waiting (is_plain). Where something is, helper_end() has the interpreter execute
