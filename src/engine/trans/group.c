@@ -11,8 +11,6 @@
  * shared look-ups change neither which faults there are nor their order. A look-up that shares
  * with nobody leads there as well while it lies in a region.
  */
-#include <assert.h>
-
 #include "engine/trans/translate_private.h"
 
 /* A longer one would be in two pages too often. */
