@@ -78,6 +78,8 @@ void serial_output_add(struct serial_output *o, const uint8_t *bytes, size_t cou
 void serial_output_flush(struct serial_output *o)
 {
 	size_t done = 0;
+	if (!o->count)
+		return;
 	while (done < o->count) {
 		ssize_t n = write(o->fd, o->bytes + done, o->count - done);
 		if (n > 0) {
