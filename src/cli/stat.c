@@ -11,7 +11,7 @@
 struct stat_options {
 	const char *machine;
 	unsigned interval_s;
-	bool wants_all, is_json, is_openmetrics, wants_help;
+	bool wants_all, wants_histogram, is_json, is_openmetrics, wants_help;
 };
 
 #define FIELD(f) .offset = offsetof(struct stat_options, f)
@@ -24,6 +24,8 @@ static const struct option_row rows[] = {
 	 OPTION_COUNT, FIELD(interval_s), .min = 1, .max = 86400},
 	{"all", NULL, NULL, "every counter, not only the usual ones", NULL, OPTION_SWITCH,
 	 FIELD(wants_all)},
+	{"histogram", NULL, NULL, "how long exits took, in powers of two of nanoseconds", NULL,
+	 OPTION_SWITCH, FIELD(wants_histogram)},
 	{"json", NULL, NULL, "as JSON (docs/schema/control.json)", NULL, OPTION_SWITCH,
 	 FIELD(is_json)},
 	{"openmetrics", NULL, NULL, "as OpenMetrics 1.0", NULL, OPTION_SWITCH,
@@ -34,9 +36,9 @@ static const struct option_row rows[] = {
 static const char head[] =
 	"usage: gnomon stat [MACHINE] [OPTION]...\n"
 	"\n"
-	"Exits by cause, in the layout of perf kvm stat: how many, and what they would\n"
-	"take on the processor of the machine's profile. What the machine's engine cannot\n"
-	"count is unavailable.\n";
+	"Exits by cause, in the layout of perf kvm stat: how many, what this host took over\n"
+	"them, and what they would take on the processor of the machine's profile. What the\n"
+	"machine's engine cannot count or time is unavailable.\n";
 
 static int take(struct control_client *c, struct machine_stat *s, struct error *e)
 {
@@ -99,6 +101,8 @@ static int print_one(const struct stat_options *o, struct error *e)
 		stat_write_openmetrics(stdout, &list, 1);
 	} else {
 		stat_write_table(stdout, &s, o->wants_all);
+		if (o->wants_histogram)
+			stat_write_histogram(stdout, &s);
 	}
 	stat_fini(&s);
 	return r;

@@ -53,7 +53,8 @@ static const char head[] =
 	"exits would cost, TLB misses, which strategy adaptive has chosen; and their events.\n";
 static const char keys[] =
 	"b machines alone  c clear filter  f filter by regex  g machine by name  h help\n"
-	"o order: rate, total, cost  q quit  r reset totals  s interval  x rates by vcpu\n";
+	"o order: rate, total, cost  p machine by PID  q quit  r reset totals  s interval\n"
+	"x rates by vcpu\n";
 
 static int print_help(void)
 {
@@ -168,6 +169,11 @@ static bool handle_key(struct top_view *v, struct top_options *o, int key)
 	case 'g':
 		prompt("Machine (none: all): ", text, sizeof(text));
 		snprintf(v->selected, sizeof(v->selected), "%s", text);
+		break;
+	case 'p':
+		prompt("PID of a machine (none: all): ", text, sizeof(text));
+		if (!top_view_select_pid(v, text))
+			snprintf(v->message, sizeof(v->message), "'%s' is no machine's", text);
 		break;
 	case 's':
 		prompt("Seconds: ", text, sizeof(text));

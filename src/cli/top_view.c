@@ -9,6 +9,7 @@ struct row {
 	enum event event;
 	bool is_counted;
 	double total, per_s, cost; /* cost: seconds of the priced processor's a second */
+	struct exit_time time;	   /* of the last interval */
 	double per_vcpu[STAT_VCPUS_MAX];
 };
 
@@ -32,11 +33,14 @@ void top_view_fini(struct top_view *v)
 
 static int copy(struct machine_stat *to, const struct machine_stat *from)
 {
-	struct machine_stat s = *from;
-	s.counts = malloc(from->vcpu_count * sizeof(*s.counts));
-	if (!s.counts)
+	struct machine_stat s, room;
+	if (stat_init(&room, from->vcpu_count))
 		return -ENOMEM;
-	memcpy(s.counts, from->counts, from->vcpu_count * sizeof(*s.counts));
+	memcpy(room.counts, from->counts, from->vcpu_count * sizeof(*s.counts));
+	memcpy(room.times, from->times, from->vcpu_count * sizeof(*s.times));
+	s = *from;
+	s.counts = room.counts;
+	s.times = room.times;
 	stat_fini(to);
 	*to = s;
 	return 0;
@@ -93,6 +97,18 @@ void top_view_reset(struct top_view *v)
 {
 	for (unsigned i = 0; i < v->count; i++)
 		copy(&v->machines[i].base, &v->machines[i].now);
+}
+
+bool top_view_select_pid(struct top_view *v, const char *pid)
+{
+	for (unsigned i = 0; i < v->count; i++)
+		if (v->machines[i].now.pid == strtoll(pid, NULL, 10)) {
+			snprintf(v->selected, sizeof(v->selected), "%s", v->machines[i].now.name);
+			return true;
+		}
+	if (!*pid)
+		v->selected[0] = 0;
+	return !*pid;
 }
 
 bool top_view_filter(struct top_view *v, const char *text)
@@ -176,6 +192,17 @@ static bool is_shown(const struct top_view *v, const struct top_machine *m)
 	return !v->selected[0] || !strcmp(v->selected, m->now.name);
 }
 
+/* What the host took over the exits of the last interval; of all, where there was none yet. */
+static void add_time(const struct top_machine *m, enum event e, struct exit_time *out)
+{
+	struct exit_time now = stat_total_time(&m->now, e);
+	if (!m->is_new) {
+		struct exit_time before = stat_total_time(&m->before, e);
+		exit_time_subtract(&now, &before);
+	}
+	exit_time_merge(out, &now);
+}
+
 static void sum(const struct top_view *v, struct row *row)
 {
 	enum event e = row->event;
@@ -187,6 +214,8 @@ static void sum(const struct top_view *v, struct row *row)
 		row->total += (double)stat_total(&m->now, e) - (double)stat_total(&m->base, e);
 		row->per_s += rate(m, e);
 		row->cost += cost(m, e);
+		if (event_is_exit(e))
+			add_time(m, e, &row->time);
 		double seconds = seconds_of(m);
 		for (unsigned k = 0; k < m->now.vcpu_count && seconds > 0; k++)
 			row->per_vcpu[k] +=
@@ -251,9 +280,14 @@ static void print_row(const struct top_view *v, const struct row *row, double to
 	fprintf(f, " %12.0f", row->per_s);
 	if (row->cost > 0)
 		fprintf(f, " %8.3f%%", 100 * row->cost);
+	else
+		fprintf(f, " %9s", "");
+	if (row->time.count)
+		fprintf(f, " %9.2fus", (double)row->time.sum_ns / (double)row->time.count / 1000);
+	else
+		fprintf(f, " %11s", event_is_exit(row->event) ? "unavail." : "");
 	for (unsigned i = 0; v->wants_vcpus && i < STAT_VCPUS_MAX && row->per_vcpu[i] > 0; i++)
-		fprintf(f, "%s vcpu%u %.0f", i || row->cost > 0 ? "" : "          ", i,
-			row->per_vcpu[i]);
+		fprintf(f, " vcpu%u %.0f", i, row->per_vcpu[i]);
 	fputc('\n', f);
 }
 
@@ -269,8 +303,8 @@ void top_view_print(const struct top_view *v, FILE *f, unsigned row_count)
 		print_machine(v, &v->machines[i], f);
 	if (v->hides_events)
 		return;
-	fprintf(f, "\n%-24s %16s %7s %12s %9s   of %s, by %s\n", "Event", "Total", "%Total",
-		"CurAvg/s", "Cost", v->selected[0] ? v->selected : "all machines",
+	fprintf(f, "\n%-24s %16s %7s %12s %9s %11s   of %s, by %s\n", "Event", "Total", "%Total",
+		"CurAvg/s", "Cost", "AvgTime", v->selected[0] ? v->selected : "all machines",
 		orders[v->order]);
 	struct row *rows = calloc(EVENT_COUNT, sizeof(*rows));
 	size_t n = rows ? collect(v, rows, &total) : 0;

@@ -35,6 +35,8 @@ void top_view_fini(struct top_view *v);
 int top_view_sample(struct top_view *v, struct error *e);
 /* Totals count from now on. */
 void top_view_reset(struct top_view *v);
+/* The machine of that process alone; all for "". False: there is none. */
+bool top_view_select_pid(struct top_view *v, const char *pid);
 /* "" takes the filter away. False: no regular expression. */
 bool top_view_filter(struct top_view *v, const char *text);
 /* At most `row_count` lines of events. */

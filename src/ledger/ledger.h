@@ -30,13 +30,16 @@ enum event_group {
 /* Who was running when it happened. */
 enum ring { RING_KERNEL, RING_USER, RING_COUNT };
 
+struct exit_times;
+
 struct ledger {
 	uint64_t count[EVENT_COUNT][RING_COUNT];
 	enum ring ring; /* kept by the engine at every change of privilege */
 	/* Told of each exit and each TLB miss as it is charged, for the monitor's list of the last
 	 * exits and for who wants to know where the guest was; mostly NULL. */
 	void (*on_charge)(void *opaque, enum event e);
-	void *on_charge_opaque; /* borrowed */
+	void *on_charge_opaque;	  /* borrowed */
+	struct exit_times *times; /* how long exits took (exit_times.h); borrowed, may be NULL */
 };
 
 /* The exits are one run of the list. */

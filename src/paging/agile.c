@@ -241,9 +241,12 @@ static void locate(struct agile *a, gpa_t at, struct host_walk *out)
 	unsigned shift = PAGE_SHIFT;
 	uint8_t *mark = mapped_mark(a, at, &shift);
 	if (mark && !*mark) {
+		uint64_t start = ledger_exit_begin(mmu->ledger);
 		*mark = 1;
-		shadow_charge_exit(s, EVENT_EXIT_NESTED_VIOLATION);
+		ledger_charge(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION);
+		mmu_note_exit(mmu);
 		ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
+		ledger_exit_end(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION, start);
 	}
 	uint64_t base = align_up(mmu->memory->ram_bytes, BIT(30)) + POOL_ROOM;
 	unsigned last = (shift - PAGE_SHIFT) / 9 + 1;
@@ -360,6 +363,7 @@ static bool fill_shadow(struct agile *a, gva_t address, enum access_kind kind, e
 	struct walk_result r;
 	unsigned updates = 0;
 	*out = (struct translation){.is_uncached = false};
+	shadow_exit_begin(s);
 	walk_and_commit(c, &source, address, kind, mode, &r, &updates);
 	*error_code = r.error_code;
 	if (r.outcome != WALK_OK) {
@@ -427,6 +431,7 @@ static bool agile_cr3_written(struct strategy *strategy, bool no_flush)
 {
 	struct agile *a = agile_of(strategy);
 	struct shadow *s = core_of(a);
+	uint64_t start = ledger_exit_begin(s->mmu->ledger);
 	bool is_exit = !is_root_nested(a) && shadow_find_root(s) == SHADOW_NONE;
 	look(a);
 	if (is_exit)
@@ -436,6 +441,7 @@ static bool agile_cr3_written(struct strategy *strategy, bool no_flush)
 		shadow_build_root(s); /* a space that stays in the TLB may never fault */
 	bool is_whole = s->is_flush_due || (is_exit && !s->mmu->private->is_tagged);
 	s->is_flush_due = false;
+	ledger_exit_end(s->mmu->ledger, is_exit ? EVENT_EXIT_CR3_WRITE : EVENT_COUNT, start);
 	return is_whole;
 }
 

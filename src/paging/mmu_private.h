@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/vcpu.h"
+#include "ledger/exit_times.h"
 #include "ledger/ledger.h"
 #include "paging/data_cache.h"
 #include "paging/mmu.h"

@@ -214,12 +214,14 @@ static void handle_violation(struct nested *n)
 {
 	struct mmu *mmu = n->base.mmu;
 	gpa_t a = n->host[n->host_count - 1].address;
+	uint64_t start = ledger_exit_begin(mmu->ledger);
 	ledger_charge(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION);
 	ledger_charge(mmu->ledger, EVENT_NESTED_FILL);
 	nested_map(n, a,
 		   is_placed(n, a) ? n->page_shift_max
 				   : host_page_shift_at(mmu->memory, a, n->page_shift_max));
 	mmu_note_exit(mmu);
+	ledger_exit_end(mmu->ledger, EVENT_EXIT_NESTED_VIOLATION, start);
 }
 
 /* The second dimension of the guest walk: where is the guest's entry? */

@@ -173,9 +173,11 @@ struct shadow {
 	/* Where there was a switch until shadow_build_unswitched(). */
 	uint32_t unswitched[SHADOW_UNSWITCHED_MAX];
 	unsigned unswitched_count;
-	bool is_flush_due;    /* the TLBs may hold what the shadow no longer says */
-	uint64_t exit_count;  /* when to audit */
-	uint32_t audit_count; /* and what */
+	bool is_flush_due;     /* the TLBs may hold what the shadow no longer says */
+	uint64_t exit_count;   /* when to audit */
+	uint64_t exit_start;   /* for ledger_exit_end(); 0: not measured */
+	enum event exit_cause; /* the one charged last */
+	uint32_t audit_count;  /* and what */
 };
 
 /* What the hardware found. */
@@ -364,6 +366,8 @@ struct shadow_strategy {
 };
 
 void shadow_take_controls(struct shadow *s);
+/* The VMM begins to handle what may be an exit; shadow_resume() ends it. */
+void shadow_exit_begin(struct shadow *s);
 void shadow_charge_exit(struct shadow *s, enum event e);
 /* The VMM resumes the guest: what has to be flushed is. */
 void shadow_resume(struct shadow *s);

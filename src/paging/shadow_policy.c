@@ -152,12 +152,20 @@ static void audit_in_turn(struct shadow *s)
 	s->mmu->difference = p->difference;
 }
 
+void shadow_exit_begin(struct shadow *s)
+{
+	s->exit_cause = EVENT_COUNT;
+	s->exit_start = ledger_exit_begin(s->mmu->ledger);
+}
+
 /* The VMM resumes the guest. */
 void shadow_resume(struct shadow *s)
 {
 	if (s->is_flush_due && s->mmu->private->is_tagged)
 		mmu_flush_tlb(s->mmu);
 	s->is_flush_due = false;
+	ledger_exit_end(s->mmu->ledger, s->exit_cause, s->exit_start);
+	s->exit_start = 0;
 	uint64_t exit = s->exit_count++;
 	if (hard_is_due(exit, HARD_AUDITS) || (s->mmu->private->verify && exit % AUDIT_EVERY == 0))
 		audit_in_turn(s);
@@ -166,6 +174,7 @@ void shadow_resume(struct shadow *s)
 void shadow_charge_exit(struct shadow *s, enum event e)
 {
 	ledger_charge(s->mmu->ledger, e);
+	s->exit_cause = e;
 	mmu_note_exit(s->mmu);
 }
 
@@ -259,6 +268,7 @@ static bool policy_fill(struct strategy *strategy, gva_t address, enum access_ki
 		hit = shadow_walk(s, address);
 		if (shadow_grants(s, address, kind, mode, &hit, out))
 			return true;
+		shadow_exit_begin(s);
 		enum walk_outcome outcome = handle_fault(s, address, kind, mode, &hit, &r, out);
 		shadow_resume(s);
 		if (outcome == WALK_FAULT) {
@@ -279,9 +289,11 @@ static void drop_all(struct shadow *s)
 static bool emptying_cr3_written(struct strategy *strategy, bool no_flush)
 {
 	struct shadow *s = core_of(strategy);
+	uint64_t start = ledger_exit_begin(s->mmu->ledger);
 	ledger_charge(s->mmu->ledger, EVENT_EXIT_CR3_WRITE);
 	drop_all(s);
 	s->is_flush_due = false; /* the caller flushes */
+	ledger_exit_end(s->mmu->ledger, EVENT_EXIT_CR3_WRITE, start);
 	return true;
 }
 
@@ -296,6 +308,7 @@ static bool keeping_cr3_written(struct strategy *strategy, bool no_flush)
 {
 	struct shadow *s = core_of(strategy);
 	struct mmu *mmu = s->mmu;
+	uint64_t start = ledger_exit_begin(mmu->ledger);
 	uint32_t root = shadow_find_root(s);
 	bool is_exit = !s->policy.is_cr3_exitless || root == SHADOW_NONE ||
 		       shadow_unsync_reachable(s, root);
@@ -306,12 +319,14 @@ static bool keeping_cr3_written(struct strategy *strategy, bool no_flush)
 	shadow_switch_root(s);
 	bool is_whole = s->is_flush_due || (is_exit && !mmu->private->is_tagged);
 	s->is_flush_due = false;
+	ledger_exit_end(mmu->ledger, is_exit ? EVENT_EXIT_CR3_WRITE : EVENT_COUNT, start);
 	return is_whole;
 }
 
 static void emptying_invalidate(struct strategy *strategy, int type, unsigned pcid, gva_t address)
 {
 	struct shadow *s = core_of(strategy);
+	shadow_exit_begin(s);
 	shadow_charge_exit(s, EVENT_EXIT_INVLPG);
 	if (type != INVLPG && type != INVPCID_ADDRESS)
 		drop_all(s);
@@ -327,6 +342,7 @@ static void keeping_invalidate(struct strategy *strategy, int type, unsigned pci
 	struct shadow *s = core_of(strategy);
 	const struct vcpu_state *v = &s->mmu->vcpu->state;
 	unsigned present = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0;
+	shadow_exit_begin(s);
 	shadow_charge_exit(s, EVENT_EXIT_INVLPG);
 	/* Other spaces are brought in sync when CR3 names them again. */
 	bool is_present = type == INVLPG || type == INVPCID_ALL || type == INVPCID_ALL_BUT_GLOBAL ||

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/types.h"
 #include "hw/hw.h"
+#include "ledger/exit_times.h"
 #include "ledger/ledger.h"
 
 #define STAT_VCPUS_MAX 1024u
@@ -34,6 +35,11 @@ struct machine_stat {
 	uint64_t price_millis[EVENT_COUNT]; /* thousandths of a cycle */
 	unsigned vcpu_count;
 	uint64_t (*counts)[EVENT_COUNT]; /* vcpu_count of them, owned */
+	/* What this host took over each exit; vcpu_count of them, owned. Without a sample:
+	 * unavailable.
+	 */
+	struct exit_time (*times)[EXIT_CAUSES];
+	bool is_interval; /* the shortest and longest are of all time, and so unavailable */
 };
 
 /* Makes room for the counts; all else is the caller's to fill. -ENOMEM. */
@@ -46,6 +52,7 @@ void stat_take_profile(struct machine_stat *s, const struct profile *p);
 
 /* Over all vcpus. */
 uint64_t stat_total(const struct machine_stat *s, enum event e);
+struct exit_time stat_total_time(const struct machine_stat *s, enum event e);
 /* What `now` counted since `before`; false if they are not of the same machine. `now` keeps the
  * difference. */
 bool stat_subtract(struct machine_stat *now, const struct machine_stat *before);
@@ -56,8 +63,10 @@ json_t *stat_to_json(const struct machine_stat *s);
  * does not know are unavailable. */
 int stat_from_json(struct machine_stat *s, const json_t *document, struct error *e);
 
-/* Exits by cause, the most expensive first, in perf's layout with a column of prices; then what
- * else counts. With `wants_all` every counter. */
+/* Exits by cause, the most frequent first, in perf's layout with columns of prices; then what else
+ * counts. With `wants_all` every counter. */
 void stat_write_table(FILE *f, const struct machine_stat *s, bool wants_all);
+/* How long exits took, cause by cause: how many in each power of two of nanoseconds. */
+void stat_write_histogram(FILE *f, const struct machine_stat *s);
 /* OpenMetrics 1.0, several machines in one document. */
 void stat_write_openmetrics(FILE *f, const struct machine_stat *const *list, size_t count);

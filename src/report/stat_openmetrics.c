@@ -108,6 +108,47 @@ static void write_exit_seconds(FILE *f, const struct machine_stat *const *list, 
 			}
 }
 
+static void print_exit_label(FILE *f, const char *suffix, const struct machine_stat *s,
+			     unsigned vcpu, enum event e)
+{
+	fprintf(f, "gnomon_exit_seconds%s", suffix);
+	print_vm(f, s);
+	fprintf(f, ",vcpu=\"%u\",cause=\"%s\"", vcpu, strchr(event_name(e), '.') + 1);
+}
+
+static void write_histogram(FILE *f, const struct machine_stat *s, unsigned vcpu, enum event e)
+{
+	const struct exit_time *t = &s->times[vcpu][e - EVENT_EXIT_CR_READ];
+	uint64_t below = 0;
+	if (!t->count)
+		return;
+	for (unsigned b = 0; b < EXIT_TIME_BUCKETS; b++) {
+		uint64_t bound = exit_time_bound_ns(b);
+		below += t->buckets[b];
+		print_exit_label(f, "_bucket", s, vcpu, e);
+		if (bound == UINT64_MAX)
+			fprintf(f, ",le=\"+Inf\"} %llu\n", (unsigned long long)below);
+		else
+			fprintf(f, ",le=\"%.9g\"} %llu\n", (double)bound / 1e9,
+				(unsigned long long)below);
+	}
+	print_exit_label(f, "_count", s, vcpu, e);
+	fprintf(f, "} %llu\n", (unsigned long long)t->count);
+	print_exit_label(f, "_sum", s, vcpu, e);
+	fprintf(f, "} %.9f\n", (double)t->sum_ns / 1e9);
+}
+
+/* Only of causes that were met and timed: a histogram has many lines. */
+static void write_histograms(FILE *f, const struct machine_stat *const *list, size_t count)
+{
+	head(f, "gnomon_exit_seconds", "histogram", "seconds",
+	     "What this host took over the exits that were timed.");
+	for (size_t i = 0; i < count; i++)
+		for (unsigned v = 0; v < list[i]->vcpu_count; v++)
+			for (int e = event_first(GROUP_EXIT); e >= 0; e = event_next(e))
+				write_histogram(f, list[i], v, (enum event)e);
+}
+
 static void write_available(FILE *f, const struct machine_stat *const *list, size_t count)
 {
 	head(f, "gnomon_event_available", "gauge", NULL,
@@ -130,6 +171,7 @@ void stat_write_openmetrics(FILE *f, const struct machine_stat *const *list, siz
 		      offsetof(struct machine_stat, guest_ns));
 	write_counts(f, list, count, true);
 	write_exit_seconds(f, list, count);
+	write_histograms(f, list, count);
 	write_counts(f, list, count, false);
 	write_available(f, list, count);
 	fputs("# EOF\n", f);

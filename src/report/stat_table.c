@@ -1,4 +1,5 @@
-/* The table of `gnomon stat`: what `perf kvm stat report` prints, with a price. */
+/* The table of `gnomon stat`: what `perf kvm stat report` prints, with a price; and the histogram
+ * of the times. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,22 +11,17 @@
 struct line {
 	enum event event;
 	uint64_t count;
-	double cycles; /* of all of them; below 0: no price */
+	struct exit_time time;
+	double cycles; /* the price of all of them; below 0: none */
 };
 
-static int dearer_first(const void *a, const void *b)
+/* As perf sorts. */
+static int more_first(const void *a, const void *b)
 {
 	const struct line *x = a, *y = b;
-	if (x->cycles != y->cycles)
-		return x->cycles < y->cycles ? 1 : -1;
 	if (x->count != y->count)
 		return x->count < y->count ? 1 : -1;
 	return (int)x->event - (int)y->event;
-}
-
-static double microseconds(const struct machine_stat *s, double cycles)
-{
-	return s->frequency_hz ? cycles * 1e6 / (double)s->frequency_hz : 0;
 }
 
 /* CPUID of "exit.cpuid". */
@@ -39,21 +35,42 @@ static void print_cause(FILE *f, enum event e)
 	fprintf(f, "%20s", text);
 }
 
-static void print_exit(FILE *f, const struct machine_stat *s, const struct line *l, uint64_t count,
-		       double cycles)
+static void print_time(FILE *f, bool is_known, double ns)
 {
-	char average[TIME_BYTES] = "unavailable", price[TIME_BYTES] = "unavailable",
-	     share[TIME_BYTES] = "unavailable";
-	if (l->cycles >= 0) {
-		double one = l->cycles / (double)l->count;
-		snprintf(average, sizeof(average), "%.2fus", microseconds(s, one));
-		snprintf(price, sizeof(price), "%.0f", one);
-		snprintf(share, sizeof(share), "%.2f%%", cycles ? 100 * l->cycles / cycles : 0.0);
-	}
+	char text[TIME_BYTES] = "unavailable";
+	if (is_known)
+		snprintf(text, sizeof(text), "%.2fus", ns / 1000);
+	fprintf(f, " %11s", text);
+}
+
+static void print_percent(FILE *f, bool is_known, double part, double whole)
+{
+	char text[TIME_BYTES] = "unavailable";
+	if (is_known)
+		snprintf(text, sizeof(text), "%.2f%%", whole > 0 ? 100 * part / whole : 0.0);
+	fprintf(f, " %11s", text);
+}
+
+static void print_exit(FILE *f, const struct line *l, const struct line *total, bool is_interval)
+{
+	const struct exit_time *t = &l->time;
+	char price[TIME_BYTES] = "unavailable";
 	print_cause(f, l->event);
-	fprintf(f, " %10llu %8.2f%% %11s %11s %11s %11s %11s\n", (unsigned long long)l->count,
-		100 * (double)l->count / (double)count, share, "unavailable", "unavailable",
-		average, price);
+	fprintf(f, " %10llu %8.2f%%", (unsigned long long)l->count,
+		100 * (double)l->count / (double)total->count);
+	print_percent(f, t->count, (double)t->sum_ns, (double)total->time.sum_ns);
+	print_time(f, t->count && !is_interval, (double)t->min_ns);
+	print_time(f, t->count && !is_interval, (double)t->max_ns);
+	print_time(f, t->count, t->count ? (double)t->sum_ns / (double)t->count : 0);
+	if (t->count > 1)
+		fprintf(f, " ( +-%7.2f%% )", exit_time_error_percent(t));
+	else
+		fprintf(f, " %12s", "");
+	if (l->cycles >= 0)
+		snprintf(price, sizeof(price), "%.0f", l->cycles / (double)l->count);
+	fprintf(f, " %11s", price);
+	print_percent(f, l->cycles >= 0, l->cycles, total->cycles);
+	fputc('\n', f);
 }
 
 static size_t collect(const struct machine_stat *s, struct line *lines, size_t *unavailable)
@@ -68,36 +85,89 @@ static size_t collect(const struct machine_stat *s, struct line *lines, size_t *
 		double cycles = -1;
 		if (s->is_priced[e])
 			cycles = (double)count * (double)s->price_millis[e] / MILLIS_PER_CYCLE;
-		lines[n++] = (struct line){(enum event)e, count, cycles};
+		lines[n++] = (struct line){(enum event)e, count, stat_total_time(s, (enum event)e),
+					   cycles};
 	}
-	qsort(lines, n, sizeof(*lines), dearer_first);
+	qsort(lines, n, sizeof(*lines), more_first);
 	return n;
+}
+
+static void print_totals(FILE *f, const struct machine_stat *s, const struct line *total)
+{
+	double hz = (double)s->frequency_hz;
+	fprintf(f, "\nTotal Samples:%llu, Total events handled time:",
+		(unsigned long long)total->count);
+	if (total->time.count)
+		fprintf(f, "%.2fus.\n", (double)total->time.sum_ns / 1000);
+	else
+		fputs("unavailable.\n", f);
+	if (total->time.count < total->count)
+		fprintf(f, "%llu of them were timed; the others are not in the times.\n",
+			(unsigned long long)total->time.count);
+	fprintf(f,
+		"Times are what this host took over each exit (HLT: until the guest was woken). "
+		"Prices, in cycles, are what an exit would take on %s at %.2f GHz: %.2fus in "
+		"all%s.\n",
+		s->profile, hz / 1e9, hz > 0 ? total->cycles * 1e6 / hz : 0.0,
+		s->is_virtualized ? "" : "; native itself pays none of it");
+	if (s->is_interval)
+		fputs("The shortest and the longest of an interval are unavailable.\n", f);
 }
 
 static void print_exits(FILE *f, const struct machine_stat *s)
 {
-	struct line lines[EVENT_COUNT];
+	struct line lines[EVENT_COUNT], total = {0};
 	size_t unavailable, n = collect(s, lines, &unavailable);
-	uint64_t count = 0;
-	double cycles = 0;
 	for (size_t i = 0; i < n; i++) {
-		count += lines[i].count;
-		cycles += lines[i].cycles > 0 ? lines[i].cycles : 0;
+		total.count += lines[i].count;
+		total.cycles += lines[i].cycles > 0 ? lines[i].cycles : 0;
+		exit_time_merge(&total.time, &lines[i].time);
 	}
-	fprintf(f, "%20s %10s %9s %11s %11s %11s %11s %11s\n\n", "VM-EXIT", "Samples", "Samples%",
-		"Time%", "Min Time", "Max Time", "Avg time", "Price");
+	fprintf(f, "%20s %10s %9s %11s %11s %11s %11s %12s %11s %11s\n\n", "VM-EXIT", "Samples",
+		"Samples%", "Time%", "Min Time", "Max Time", "Avg time", "", "Price", "Price%");
 	for (size_t i = 0; i < n; i++)
-		print_exit(f, s, &lines[i], count, cycles);
-	fprintf(f, "\nTotal Samples:%llu, Total events handled time:%.2fus.\n",
-		(unsigned long long)count, microseconds(s, cycles));
-	fprintf(f,
-		"Time and price (in cycles) are modelled: what %s would take, at %.2f GHz%s. "
-		"Nobody timed an exit, so the shortest and the longest are unavailable.\n",
-		s->profile, (double)s->frequency_hz / 1e9,
-		s->is_virtualized ? "" : "; native itself pays none of it");
+		print_exit(f, &lines[i], &total, s->is_interval);
+	print_totals(f, s, &total);
 	if (unavailable)
 		fprintf(f, "%zu causes are unavailable: this engine cannot count them.\n",
 			unavailable);
+}
+
+#define BAR_COLUMNS 40u
+
+static void print_bucket(FILE *f, const struct exit_time *t, unsigned b, uint64_t most)
+{
+	uint64_t bound = exit_time_bound_ns(b), from = b ? exit_time_bound_ns(b - 1) : 0;
+	unsigned length = (unsigned)((t->buckets[b] * BAR_COLUMNS + most - 1) / most);
+	if (bound == UINT64_MAX)
+		fprintf(f, "%20llu ns ..                ", (unsigned long long)from);
+	else
+		fprintf(f, "%20llu ns .. %12llu ns", (unsigned long long)from,
+			(unsigned long long)bound);
+	fprintf(f, " %10llu |%-*.*s|\n", (unsigned long long)t->buckets[b], (int)BAR_COLUMNS,
+		(int)length, "########################################");
+}
+
+void stat_write_histogram(FILE *f, const struct machine_stat *s)
+{
+	struct line lines[EVENT_COUNT];
+	size_t unavailable, n = collect(s, lines, &unavailable);
+	for (size_t i = 0; i < n; i++) {
+		const struct exit_time *t = &lines[i].time;
+		unsigned first = 0, last = EXIT_TIME_BUCKETS - 1;
+		uint64_t most = 0;
+		fputc('\n', f);
+		print_cause(f, lines[i].event);
+		fprintf(f, "%s\n", t->count ? "" : "  unavailable");
+		for (unsigned b = 0; b < EXIT_TIME_BUCKETS; b++)
+			most = t->buckets[b] > most ? t->buckets[b] : most;
+		for (; most && !t->buckets[first]; first++)
+			;
+		for (; most && !t->buckets[last]; last--)
+			;
+		for (unsigned b = first; most && b <= last; b++)
+			print_bucket(f, t, b, most);
+	}
 }
 
 static void print_counter(FILE *f, const struct machine_stat *s, enum event e)

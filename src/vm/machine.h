@@ -16,6 +16,7 @@
 #include "cpu/vcpu.h"
 #include "engine/engine.h"
 #include "hw/hw.h"
+#include "ledger/exit_times.h"
 #include "ledger/ledger.h"
 #include "memory/memory.h"
 #include "paging/adaptive_policy.h"
@@ -78,6 +79,8 @@ struct vm {
 	struct mmu **mmus;
 	struct ledger
 		*ledgers; /* simulation by simulation: config.cpu_count for the primary first */
+	struct exit_times *times;	    /* one a vcpu; the primary's ledgers lead here */
+	uint64_t created_ticks, created_ns; /* the host's TSC and clock, to tell its rate */
 	struct vcpu_turn *turns;
 	struct board *board;
 	struct devices *devices;

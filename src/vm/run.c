@@ -26,6 +26,8 @@
 #define POLL_SOON_NS 50000u
 #define STEP_REAL_NS 1000000000u
 #define POLL_EVERY_NS 5000000u
+/* So long the TSC is compared with the clock, at least: its rate is then right to a thousandth. */
+#define RATE_NS 300000u
 /* A guest that sleeps for years need not make us compute with the sum. */
 #define SLEEP_MAX_NS 3600000000000ull
 
@@ -336,9 +338,25 @@ static void finish(struct vm *vm, struct vm_outcome *outcome)
 			vm->observers[i].ended(vm->observers[i].opaque, &vm->outcome);
 }
 
-/* The host's time runs from the first run on. */
-static void start_timeout(struct vm *vm)
+/* How fast the host's TSC is: since the machine was made it has run for milliseconds, mostly. What
+ * is missing is waited for, once. */
+static void start_exit_times(struct vm *vm)
 {
+	uint64_t ns, ticks;
+	if (vm->times[0].ns_per_tick)
+		return;
+	do {
+		ns = vm_host_ns() - vm->created_ns;
+		ticks = __rdtsc() - vm->created_ticks;
+	} while (ns < RATE_NS);
+	for (unsigned i = 0; i < vm->config.cpu_count; i++)
+		exit_times_set_rate(&vm->times[i], ticks, ns);
+}
+
+/* The host's time runs from the first run on. */
+static void start_host_time(struct vm *vm)
+{
+	start_exit_times(vm);
 	if (vm->config.timeout_ms && vm->time_limit_ns == UINT64_MAX)
 		vm->time_limit_ns = vm_host_ns() + vm->config.timeout_ms * 1000000u;
 }
@@ -347,7 +365,7 @@ void vm_run(struct vm *vm, struct vm_outcome *outcome)
 {
 	uint64_t limit = vm->config.max_instructions;
 	vm->instruction_limit = limit ? limit : UINT64_MAX;
-	start_timeout(vm);
+	start_host_time(vm);
 	loop(vm, false);
 	finish(vm, outcome);
 }
@@ -358,7 +376,7 @@ void vm_run_for(struct vm *vm, uint64_t instructions, struct vm_outcome *outcome
 	uint64_t limit = instructions < UINT64_MAX - done ? done + instructions : UINT64_MAX;
 	uint64_t max = vm->config.max_instructions;
 	vm->instruction_limit = max && max < limit ? max : limit;
-	start_timeout(vm);
+	start_host_time(vm);
 	loop(vm, true);
 	finish(vm, outcome);
 }

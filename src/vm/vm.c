@@ -160,7 +160,8 @@ static int make_vcpus(struct vm *vm, struct error *e)
 	vm->vcpus = aligned_alloc(64, bytes);
 	vm->mmus = calloc(n, sizeof(struct mmu *));
 	vm->turns = calloc(n, sizeof(*vm->turns));
-	if (!vm->vcpus || !vm->mmus || !vm->turns)
+	vm->times = calloc(n, sizeof(*vm->times));
+	if (!vm->vcpus || !vm->mmus || !vm->turns || !vm->times)
 		return error_set(e, -ENOMEM, "out of memory");
 	memset(vm->vcpus, 0, bytes);
 	for (unsigned i = 0; i < n; i++) {
@@ -169,6 +170,7 @@ static int make_vcpus(struct vm *vm, struct error *e)
 		v->model = &vm->model;
 		v->clock = &vm->clock;
 		v->ledger = &vm->ledgers[i];
+		v->ledger->times = &vm->times[i];
 		int r = schemes_make_mmu(vm, i, e);
 		if (r)
 			return r;
@@ -275,6 +277,8 @@ int vm_create(struct vm **out, const struct vm_config *config, struct error *e)
 	if (!vm)
 		return error_set(e, -ENOMEM, "out of memory");
 	vm->config = *config;
+	vm->created_ns = vm_host_ns();
+	vm->created_ticks = __rdtsc();
 	vm->step_vcpu = -1;
 	vm->poll_interval_ns = 1;
 	vm->time_limit_ns = UINT64_MAX;
@@ -305,6 +309,7 @@ void vm_destroy(struct vm *vm)
 	vm_trace_stop(vm);
 	free(vm->regions);
 	free(vm->turns);
+	free(vm->times);
 	free(vm->mmus);
 	free(vm->vcpus);
 	memory_destroy(vm->memory);

@@ -6,14 +6,25 @@ import re
 NAME = r'[a-zA-Z_:][a-zA-Z0-9_:]*'
 LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'
 SAMPLE = re.compile(rf'^({NAME})(?:\{{((?:{LABEL})(?:,{LABEL})*)\}})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)$')
-SUFFIXES = {'counter': ('_total',), 'gauge': ('',), 'info': ('_info',)}
+SUFFIXES = {'counter': ('_total',), 'gauge': ('',), 'info': ('_info',), 'histogram': ('_bucket', '_count', '_sum')}
+
+
+def histogram_complaint(buckets, counts):
+    """`buckets`: {labels without le: [(le, count)]} in order; `counts`: {labels: count}."""
+    for labels, rows in buckets.items():
+        bounds, values = [float(le) for le, _ in rows], [count for _, count in rows]
+        if bounds != sorted(set(bounds)) or bounds[-1] != float('inf'):
+            return f'{labels}: bounds {bounds}'
+        if values != sorted(values) or values[-1] != counts.get(labels):
+            return f'{labels}: {values} are no counts up to {counts.get(labels)}'
+    return None if set(buckets) == set(counts) else 'a histogram without buckets, or without a count'
 
 
 def complaint(text):
     """Why `text` is no OpenMetrics; None if it is."""
     if not text.endswith('# EOF\n') or text.count('# EOF') != 1:
         return 'does not end in one "# EOF"'
-    types, units, seen, family = {}, {}, set(), None
+    types, units, seen, family, buckets, counts = {}, {}, set(), None, {}, {}
     for number, line in enumerate(text.splitlines()[:-1], 1):
         declared = re.match(rf'^# (TYPE|UNIT|HELP) ({NAME}) (.+)$', line)
         if declared:
@@ -43,7 +54,14 @@ def complaint(text):
         if types[family] == 'counter' and float(value) < 0:
             return f'line {number}: a counter below 0'
         seen.add((name, labels))
-    return None if seen else 'no samples'
+        if types[family] == 'histogram' and name.endswith('_bucket'):
+            le = re.search(r',?le="([^"]*)"', labels)
+            if not le:
+                return f'line {number}: a bucket without le'
+            buckets.setdefault((family, labels.replace(le[0], '')), []).append((le[1], float(value)))
+        elif types[family] == 'histogram' and name.endswith('_count'):
+            counts[family, labels] = float(value)
+    return histogram_complaint(buckets, counts) if seen else 'no samples'
 
 
 def self_test():
@@ -52,4 +70,10 @@ def self_test():
     for bad in (good[:-6], good + 'x 1\n', good.replace('_total', ''), good.replace('1.5', 'NaNo'),
                 good.replace('# UNIT a_seconds seconds', '# UNIT a_seconds bytes'), good.replace('\\"', '"'),
                 good.replace('# EOF', 'a_seconds_total{x="1\\"2"} 1\n# EOF'), '# EOF\n'):
+        assert complaint(bad), bad
+    good = ('# TYPE a histogram\na_bucket{x="1",le="0.5"} 1\na_bucket{x="1",le="+Inf"} 3\na_count{x="1"} 3\n'
+            'a_sum{x="1"} 2.5\n# EOF\n')
+    assert complaint(good) is None, complaint(good)
+    for bad in (good.replace('"0.5"} 1', '"0.5"} 4'), good.replace('+Inf', '7'), good.replace('count{x="1"} 3', 'count{x="1"} 2'),
+                good.replace('le="0.5"', 'lo="0.5"')):
         assert complaint(bad), bad

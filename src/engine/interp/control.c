@@ -86,12 +86,13 @@ static void write_cr0(struct interp_vcpu *c, const struct insn *i, uint64_t valu
 		efer = check_paging_change(c, i, value);
 	if (uses_pdptes(value, s->cr4, efer) && ((value ^ s->cr0) & (CR0_PG | CR0_CD | CR0_NW)))
 		load_pdptes(c, i, s->cr3);
-	interp_charge_exit(c, EVENT_EXIT_CR0_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_CR0_WRITE);
 	s->cr0 = value;
 	s->efer = efer;
 	if (!(value & CR0_PE))
 		s->cpl = 0;
 	controls_changed(c, old);
+	ledger_exit_end(c->ledger, EVENT_EXIT_CR0_WRITE, start);
 }
 
 static void write_cr3(struct interp_vcpu *c, const struct insn *i, uint64_t value)
@@ -128,21 +129,23 @@ static void write_cr4(struct interp_vcpu *c, const struct insn *i, uint64_t valu
 	if (uses_pdptes(s->cr0, value, s->efer) &&
 	    (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_SMEP)))
 		load_pdptes(c, i, s->cr3);
-	interp_charge_exit(c, EVENT_EXIT_CR4_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_CR4_WRITE);
 	s->cr4 = value;
 	controls_changed(c, old);
+	ledger_exit_end(c->ledger, EVENT_EXIT_CR4_WRITE, start);
 }
 
 static void write_cr8(struct interp_vcpu *c, const struct insn *i, uint64_t value)
 {
 	if (value & ~0xfull)
 		raise_gp0(c, i);
-	interp_charge_exit(c, EVENT_EXIT_CR8_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_CR8_WRITE);
 	interp_sync_clock(c, i);
 	c->s->cr8 = value;
 	if (c->v->apic_ops && c->v->apic_ops->set_tpr)
 		c->v->apic_ops->set_tpr(c->v->apic, (uint8_t)(value << 4));
 	interp_attend(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_CR8_WRITE, start);
 }
 
 HANDLER(op_mov_to_control)
@@ -190,9 +193,10 @@ HANDLER(op_clts)
 	struct controls old = controls_now(s);
 
 	require_cpl0(c, i);
-	interp_charge_exit(c, EVENT_EXIT_CR0_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_CR0_WRITE);
 	s->cr0 &= ~CR0_TS;
 	controls_changed(c, old);
+	ledger_exit_end(c->ledger, EVENT_EXIT_CR0_WRITE, start);
 	FINISH;
 }
 
@@ -209,10 +213,11 @@ HANDLER(op_lmsw)
 
 	require_cpl0(c, i);
 	uint64_t value = read_rm16(c, i) & CR0_LMSW;
-	interp_charge_exit(c, EVENT_EXIT_CR0_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_CR0_WRITE);
 	/* PE can be set but not cleared. */
 	s->cr0 = (s->cr0 & ~(CR0_LMSW & ~CR0_PE)) | value;
 	controls_changed(c, old);
+	ledger_exit_end(c->ledger, EVENT_EXIT_CR0_WRITE, start);
 	FINISH;
 }
 
@@ -229,8 +234,9 @@ HANDLER(op_smsw)
 
 /* ---- debug registers ---- */
 
-/* Checks that come before the access; returns the register's number with 4 and 5 resolved. */
-static unsigned check_debug_access(struct interp_vcpu *c, const struct insn *i)
+/* Checks that come before the access; returns the register's number with 4 and 5 resolved, and when
+ * the exit began. */
+static unsigned check_debug_access(struct interp_vcpu *c, const struct insn *i, uint64_t *start)
 {
 	struct vcpu_state *s = c->s;
 	unsigned n = i->sub;
@@ -242,13 +248,14 @@ static unsigned check_debug_access(struct interp_vcpu *c, const struct insn *i)
 		s->dr[6] |= DR_GENERAL_DETECT;
 		interp_raise(c, i, VECTOR_DB);
 	}
-	interp_charge_exit(c, EVENT_EXIT_DR);
+	*start = interp_charge_exit(c, EVENT_EXIT_DR);
 	return n == 4 || n == 5 ? n + 2 : n;
 }
 
 HANDLER(op_mov_to_debug)
 {
-	unsigned n = check_debug_access(c, i);
+	uint64_t start;
+	unsigned n = check_debug_access(c, i, &start);
 	uint64_t value = i->mode == 64 ? s->gpr[i->rm] : (uint32_t)s->gpr[i->rm];
 
 	if (n >= 6 && value >> 32)
@@ -259,14 +266,17 @@ HANDLER(op_mov_to_debug)
 		value = (value & DR7_WRITABLE) | DR7_FIXED;
 	s->dr[n] = value;
 	interp_mode_changed(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_DR, start);
 	FINISH;
 }
 
 HANDLER(op_mov_from_debug)
 {
-	uint64_t value = s->dr[check_debug_access(c, i)];
+	uint64_t start;
+	uint64_t value = s->dr[check_debug_access(c, i, &start)];
 
 	s->gpr[i->rm] = i->mode == 64 ? value : (uint32_t)value;
+	ledger_exit_end(c->ledger, EVENT_EXIT_DR, start);
 	NEXT;
 }
 

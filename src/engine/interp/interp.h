@@ -26,6 +26,7 @@
 
 #include "cpu/cpuid.h"
 #include "engine/engine.h"
+#include "ledger/exit_times.h"
 #include "ledger/ledger.h"
 #include "paging/mmu.h"
 
@@ -260,13 +261,15 @@ static inline void interp_attend(struct interp_vcpu *c)
 	c->attention |= ATTENTION_INTERRUPT | ATTENTION_DEADLINE;
 }
 
-/* Charges an exit if the strategy is virtualized. */
-static inline void interp_charge_exit(struct interp_vcpu *c, enum event e)
+/* Charges an exit if the strategy is virtualized. The moment, for ledger_exit_end(). */
+static inline uint64_t interp_charge_exit(struct interp_vcpu *c, enum event e)
 {
-	if (c->virtualized) {
-		ledger_charge(c->ledger, e);
-		mmu_note_engine_exit(c->mmu);
-	}
+	if (!c->virtualized)
+		return 0;
+	uint64_t start = ledger_exit_begin(c->ledger);
+	ledger_charge(c->ledger, e);
+	mmu_note_engine_exit(c->mmu);
+	return start;
 }
 
 /* Recomputes everything derived from CPL, segments, control registers, RFLAGS (key, modes, fast

@@ -74,7 +74,7 @@ static void read_device(struct interp_vcpu *c, const struct insn *i, gpa_t addre
 {
 	interp_alone(c, i);
 	interp_sync_clock(c, i);
-	interp_charge_exit(c, EVENT_EXIT_MMIO_READ);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_MMIO_READ);
 	while (size_bytes) {
 		unsigned n = size_bytes >= 8 ? 8 : size_bytes >= 4 ? 4 : size_bytes >= 2 ? 2 : 1;
 		bool handled;
@@ -88,13 +88,14 @@ static void read_device(struct interp_vcpu *c, const struct insn *i, gpa_t addre
 		size_bytes -= n;
 	}
 	interp_attend(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_MMIO_READ, start);
 }
 
 static void write_device(struct interp_vcpu *c, const struct insn *i, gpa_t address,
 			 const uint8_t *bytes, unsigned size_bytes)
 {
 	interp_sync_clock(c, i);
-	interp_charge_exit(c, EVENT_EXIT_MMIO_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_MMIO_WRITE);
 	while (size_bytes) {
 		unsigned n = size_bytes >= 8 ? 8 : size_bytes >= 4 ? 4 : size_bytes >= 2 ? 2 : 1;
 		uint64_t value = 0;
@@ -107,6 +108,7 @@ static void write_device(struct interp_vcpu *c, const struct insn *i, gpa_t addr
 		size_bytes -= n;
 	}
 	interp_attend(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_MMIO_WRITE, start);
 }
 
 static void read_page(struct interp_vcpu *c, const struct insn *i, const struct mmu_page *page,

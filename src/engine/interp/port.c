@@ -43,7 +43,7 @@ static uint64_t port_read(struct interp_vcpu *c, const struct insn *i, unsigned 
 {
 	bool handled;
 
-	interp_charge_exit(c, EVENT_EXIT_PORT_READ);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_PORT_READ);
 	interp_sync_clock(c, i);
 	uint64_t value = bus_port_read(c->bus, c->v->index, (uint16_t)port, size_bytes, &handled);
 	if (!handled)
@@ -51,19 +51,22 @@ static uint64_t port_read(struct interp_vcpu *c, const struct insn *i, unsigned 
 	interp_spend(c, c->device_cycles);
 	debug_port_access(c, port, size_bytes);
 	attend_bus(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_PORT_READ, start);
 	return value;
 }
 
 static void port_write(struct interp_vcpu *c, const struct insn *i, unsigned port,
 		       unsigned size_bytes, uint64_t value)
 {
-	interp_charge_exit(c, EVENT_EXIT_PORT_WRITE);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_PORT_WRITE);
+
 	interp_sync_clock(c, i);
 	if (!bus_port_write(c->bus, c->v->index, (uint16_t)port, size_bytes, value))
 		ledger_charge(c->ledger, EVENT_UNHANDLED_PORT);
 	interp_spend(c, c->device_cycles);
 	debug_port_access(c, port, size_bytes);
 	attend_bus(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_PORT_WRITE, start);
 }
 
 /* ---- IN, OUT ---- */

@@ -44,12 +44,13 @@ HANDLER(op_cpuid)
 		leave_with_mark(c);
 		FINISH;
 	}
-	interp_charge_exit(c, EVENT_EXIT_CPUID);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_CPUID);
 	struct cpuid_regs r = cpu_cpuid(c->v, leaf, (uint32_t)s->gpr[GPR_RCX]);
 	s->gpr[GPR_RAX] = r.eax;
 	s->gpr[GPR_RBX] = r.ebx;
 	s->gpr[GPR_RCX] = r.ecx;
 	s->gpr[GPR_RDX] = r.edx;
+	ledger_exit_end(c->ledger, EVENT_EXIT_CPUID, start);
 	FINISH;
 }
 
@@ -73,10 +74,11 @@ static bool is_passed_through(uint32_t index, bool is_write)
 	}
 }
 
-static void charge_msr(struct interp_vcpu *c, uint32_t index, bool is_write)
+static uint64_t charge_msr(struct interp_vcpu *c, uint32_t index, bool is_write)
 {
-	if (!is_passed_through(index, is_write))
-		interp_charge_exit(c, is_write ? EVENT_EXIT_MSR_WRITE : EVENT_EXIT_MSR_READ);
+	if (is_passed_through(index, is_write))
+		return 0;
+	return interp_charge_exit(c, is_write ? EVENT_EXIT_MSR_WRITE : EVENT_EXIT_MSR_READ);
 }
 
 void attend_bus(struct interp_vcpu *c)
@@ -114,14 +116,15 @@ HANDLER(op_rdmsr)
 
 	require_cpl0(c, i);
 	interp_sync_clock(c, i);
+	uint64_t start = charge_msr(c, index, false);
 	enum msr_result r = msr_read(c->v, index, &value);
-	charge_msr(c, index, false);
 	if (r == MSR_UNHANDLED)
 		unhandled(c, i, index, false);
 	if (r == MSR_FAULT)
 		raise_gp0(c, i);
 	s->gpr[GPR_RAX] = (uint32_t)value;
 	s->gpr[GPR_RDX] = value >> 32;
+	ledger_exit_end(c->ledger, EVENT_EXIT_MSR_READ, start);
 	NEXT;
 }
 
@@ -133,8 +136,8 @@ HANDLER(op_wrmsr)
 
 	require_cpl0(c, i);
 	interp_sync_clock(c, i);
+	uint64_t start = charge_msr(c, index, true);
 	enum msr_result r = msr_write(c->v, index, value);
-	charge_msr(c, index, true);
 	if (r == MSR_UNHANDLED)
 		unhandled(c, i, index, true);
 	if (r == MSR_FAULT)
@@ -143,6 +146,7 @@ HANDLER(op_wrmsr)
 		mmu_controls_changed(c->mmu, s->cr0, s->cr4, old_efer);
 	attend_bus(c);
 	interp_mode_changed(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_MSR_WRITE, start);
 	FINISH;
 }
 
@@ -154,12 +158,14 @@ static void read_tsc(struct interp_vcpu *c, const struct insn *i)
 
 	if ((s->cr4 & CR4_TSD) && s->cpl)
 		raise_gp0(c, i);
+	uint64_t start = 0;
 	if (c->vm->config.intercept_rdtsc)
-		interp_charge_exit(c, EVENT_EXIT_RDTSC);
+		start = interp_charge_exit(c, EVENT_EXIT_RDTSC);
 	interp_sync_clock(c, i);
 	uint64_t tsc = vcpu_tsc(c->v);
 	s->gpr[GPR_RAX] = (uint32_t)tsc;
 	s->gpr[GPR_RDX] = tsc >> 32;
+	ledger_exit_end(c->ledger, EVENT_EXIT_RDTSC, start);
 }
 
 HANDLER(op_rdtsc)
@@ -256,9 +262,10 @@ HANDLER(op_xsetbv)
 	if ((uint32_t)s->gpr[GPR_RCX] || !(value & XCR0_X87) ||
 	    (value & ~cpu_xcr0_mask(c->v->model)) || ((value & XCR0_AVX) && !(value & XCR0_SSE)))
 		raise_gp0(c, i);
-	interp_charge_exit(c, EVENT_EXIT_XSETBV);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_XSETBV);
 	s->xcr0 = value;
 	interp_mode_changed(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_XSETBV, start);
 	FINISH;
 }
 
@@ -301,7 +308,8 @@ HANDLER(op_write_base)
 HANDLER(op_hlt)
 {
 	require_cpl0(c, i);
-	interp_charge_exit(c, EVENT_EXIT_HLT);
+	if (interp_charge_exit(c, EVENT_EXIT_HLT))
+		ledger_halt_begin(c->ledger);
 	s->activity = ACTIVITY_HALTED;
 	interp_attend(c);
 	FINISH;
@@ -314,8 +322,9 @@ static void charge_pause_loop(struct interp_vcpu *c, const struct insn *i)
 	if (now - c->pause_last > PAUSE_GAP_CYCLES) {
 		c->pause_first = now;
 	} else if (now - c->pause_first > PAUSE_WINDOW_CYCLES) {
-		interp_charge_exit(c, EVENT_EXIT_PAUSE);
+		uint64_t start = interp_charge_exit(c, EVENT_EXIT_PAUSE);
 		c->pause_first = now;
+		ledger_exit_end(c->ledger, EVENT_EXIT_PAUSE, start);
 	}
 	c->pause_last = now;
 }
@@ -334,7 +343,8 @@ HANDLER(op_flush_caches)
 {
 	(void)s;
 	require_cpl0(c, i);
-	interp_charge_exit(c, EVENT_EXIT_WBINVD);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_WBINVD);
+	ledger_exit_end(c->ledger, EVENT_EXIT_WBINVD, start);
 	NEXT;
 }
 
@@ -344,8 +354,9 @@ HANDLER(op_hypercall)
 {
 	if (!c->v->model->kvm_leaves)
 		interp_raise(c, i, VECTOR_UD);
-	interp_charge_exit(c, EVENT_EXIT_VMCALL);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_VMCALL);
 	s->gpr[GPR_RAX] = 0 - (s->cpl ? KVM_EPERM : KVM_ENOSYS);
+	ledger_exit_end(c->ledger, EVENT_EXIT_VMCALL, start);
 	NEXT;
 }
 

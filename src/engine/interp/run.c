@@ -281,20 +281,24 @@ static bool can_take_interrupt(const struct interp_vcpu *c, uint32_t requests)
 static void take_nmi(struct interp_vcpu *c)
 {
 	vcpu_withdraw(c->v, REQUEST_NMI);
-	interp_charge_exit(c, EVENT_EXIT_NMI);
+	ledger_halt_end(c->ledger);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_NMI);
 	c->s->nmi_blocked = 1;
 	c->s->activity = ACTIVITY_RUNNING;
 	deliver(c, VECTOR_NMI, KIND_HARDWARE, false, 0);
+	ledger_exit_end(c->ledger, EVENT_EXIT_NMI, start);
 }
 
 static void take_interrupt(struct interp_vcpu *c)
 {
-	interp_charge_exit(c, EVENT_EXIT_INTERRUPT);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_INTERRUPT);
 	int vector = c->v->apic_ops->acknowledge(c->v->apic);
 	if (vector < 0)
 		return;
+	ledger_halt_end(c->ledger);
 	c->s->activity = ACTIVITY_RUNNING;
 	deliver(c, (unsigned)vector, KIND_HARDWARE, false, 0);
+	ledger_exit_end(c->ledger, EVENT_EXIT_INTERRUPT, start);
 }
 
 static bool leave(struct interp_vcpu *c, enum exit_reason reason)

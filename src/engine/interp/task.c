@@ -200,7 +200,7 @@ void task_switch(struct interp_vcpu *c, const struct insn *i, enum task_reason r
 		interp_write_system(c, i, (uint32_t)tr.base, 2, old_selector);
 	if (reason != TASK_RETURN)
 		descriptor_set_busy(c, i, selector, true);
-	interp_charge_exit(c, EVENT_EXIT_TASK_SWITCH);
+	uint64_t start = interp_charge_exit(c, EVENT_EXIT_TASK_SWITCH);
 	tr.attributes |= 2;
 	s->tr = tr;
 	commit(c, &t, wide, new_flags);
@@ -209,6 +209,7 @@ void task_switch(struct interp_vcpu *c, const struct insn *i, enum task_reason r
 	if (t.traps)
 		s->pending_db |= 1u << 15;
 	interp_mode_changed(c);
+	ledger_exit_end(c->ledger, EVENT_EXIT_TASK_SWITCH, start);
 }
 
 void task_gate(struct interp_vcpu *c, const struct insn *i, enum task_reason reason,

@@ -229,6 +229,7 @@ static bool handle_internal_error(struct kvm_engine *k, struct kvm_vcpu *c, stru
 static bool handle_halt(struct kvm_vcpu *c, struct vm_exit *exit)
 {
 	ledger_charge(c->v->ledger, EVENT_EXIT_HLT);
+	ledger_halt_begin(c->v->ledger);
 	c->v->state.activity = ACTIVITY_HALTED;
 	*exit = (struct vm_exit){.reason = EXIT_HALT};
 	return false;
@@ -242,7 +243,7 @@ static bool handle_shutdown(struct kvm_vcpu *c, struct vm_exit *exit)
 	return false;
 }
 
-bool kvm_handle_exit(struct kvm_engine *k, struct kvm_vcpu *c, struct vm_exit *exit)
+static bool handle(struct kvm_engine *k, struct kvm_vcpu *c, struct vm_exit *exit)
 {
 	const struct kvm_run *run = c->cpu.run;
 
@@ -270,4 +271,31 @@ bool kvm_handle_exit(struct kvm_engine *k, struct kvm_vcpu *c, struct vm_exit *e
 				   "know",
 				   run->exit_reason);
 	}
+}
+
+/* The cause of an exit that is over when it is handled; EVENT_COUNT for others. */
+static enum event cause_of(const struct kvm_run *run)
+{
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		return run->io.direction == KVM_EXIT_IO_IN ? EVENT_EXIT_PORT_READ
+							   : EVENT_EXIT_PORT_WRITE;
+	case KVM_EXIT_MMIO:
+		return run->mmio.is_write ? EVENT_EXIT_MMIO_WRITE : EVENT_EXIT_MMIO_READ;
+	case KVM_EXIT_X86_RDMSR: return EVENT_EXIT_MSR_READ;
+	case KVM_EXIT_X86_WRMSR: return EVENT_EXIT_MSR_WRITE;
+	case KVM_EXIT_IRQ_WINDOW_OPEN: return EVENT_EXIT_INTERRUPT_WINDOW;
+	default: return EVENT_COUNT;
+	}
+}
+
+/* The time is ours, from KVM_RUN's return on: what KVM and the processor took is not seen. */
+bool kvm_handle_exit(struct kvm_engine *k, struct kvm_vcpu *c, struct vm_exit *exit)
+{
+	enum event cause = cause_of(c->cpu.run);
+	uint64_t start = cause == EVENT_COUNT ? 0 : ledger_exit_begin(c->v->ledger);
+	bool goes_on = handle(k, c, exit);
+
+	ledger_exit_end(c->v->ledger, cause, start);
+	return goes_on;
 }

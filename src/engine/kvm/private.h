@@ -11,6 +11,7 @@
 
 #include "engine/kvm/host.h"
 #include "engine/kvm/kvm.h"
+#include "ledger/exit_times.h"
 #include "ledger/ledger.h"
 
 #define KVM_BREAKPOINTS_MAX 4 /* the processor's own debug registers */

@@ -199,6 +199,7 @@ static bool take_signal(struct kvm_engine *k, struct kvm_vcpu *c, uint32_t reque
 static void give_nmi(struct kvm_vcpu *c)
 {
 	vcpu_withdraw(c->v, REQUEST_NMI);
+	ledger_halt_end(c->v->ledger);
 	c->v->state.activity = ACTIVITY_RUNNING;
 	ledger_charge(c->v->ledger, EVENT_EXIT_NMI);
 	ioctl(c->cpu.fd, KVM_NMI);
@@ -216,6 +217,7 @@ static void give_interrupt(struct kvm_vcpu *c)
 	if (v->state.activity == ACTIVITY_HALTED) {
 		if (!(v->state.rflags & FLAG_IF))
 			return;
+		ledger_halt_end(v->ledger);
 		v->state.activity = ACTIVITY_RUNNING;
 	}
 	if (!run->ready_for_interrupt_injection) {
