@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/notify.h"
 #include "cli/session.h"
 
 static int finish(struct session *s, const struct vm_outcome *outcome)
@@ -34,8 +36,12 @@ static int run_session(struct session *s)
 {
 	struct error e = {0};
 	struct vm_outcome outcome;
-	if (session_open(s, &e) || session_enter_sandbox(s, &e))
+	int manager = -1; /* reached before the sandbox, told when nothing can fail any more */
+	if (session_open(s, &e) || notify_open(&manager, &e) || session_enter_sandbox(s, &e))
 		return session_fail(s, &e);
+	notify_ready(manager);
+	if (manager >= 0)
+		close(manager);
 	s->bill = (struct bill_order){
 		.format = (enum bill_format)s->options.format,
 		.file = s->options.report_file,

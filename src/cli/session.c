@@ -27,6 +27,20 @@ uint64_t session_now_ns(void)
 
 /* ---- signals ---- */
 
+/* Somebody moved the log away: what follows goes into a new file of its name. */
+static void reopen_log(struct session *s)
+{
+	int fd = open(s->options.log_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	fflush(stderr);
+	if (fd < 0 || dup2(fd, STDERR_FILENO) < 0)
+		fprintf(s->say, "gnomon: --log-file: cannot write '%s' anew: %s\n",
+			s->options.log_file, strerror(errno));
+	else
+		log_info("the log was opened anew");
+	if (fd >= 0)
+		close(fd);
+}
+
 static void on_signal(void *opaque, int number)
 {
 	struct session *s = opaque;
@@ -42,6 +56,12 @@ static void on_signal(void *opaque, int number)
 		raise(SIGSTOP);
 		if (terminal)
 			serial_terminal_enter(terminal);
+		break;
+	case SIGHUP:
+		if (s->options.log_file)
+			reopen_log(s);
+		else
+			session_signal_end(s, number);
 		break;
 	case SIGCONT:
 		if (terminal)

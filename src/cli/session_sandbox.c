@@ -26,6 +26,7 @@ static const char *const calls[] = {
 	"pwrite64", "preadv", "pwritev", "fsync", "fdatasync", "fallocate", "ftruncate",
 	"newfstatat", "stat", "lstat", "access", "rename", "renameat", "renameat2", "unlink",
 	"unlinkat", "rmdir", "getdents64", "getcwd", "readlink", "io_uring_enter", "flock", "fcntl",
+	"dup2", /* SIGHUP: a new log */
 	/* sockets that listen already: monitor, gdb, control, consoles */
 	"accept4", "getsockname", "getsockopt", "setsockopt", "shutdown",
 	/* time, threads, children */
@@ -143,6 +144,7 @@ static void collect(struct places *p, const struct session *s)
 	add_folder_of(p, o->report_file, LANDLOCK_CHANGE);
 	add_folder_of(p, o->folded_file, LANDLOCK_CHANGE);
 	add_folder_of(p, s->out_file, LANDLOCK_CHANGE);
+	add_folder_of(p, o->log_file, LANDLOCK_CHANGE); /* SIGHUP opens it anew */
 	add(p, o->snapshots ? o->snapshots : ".", LANDLOCK_CHANGE);
 	if (s->control)
 		add_folder_of(p, control_path(s->control), LANDLOCK_REMOVE);
