@@ -169,7 +169,7 @@ void mmu_observe_hit(struct mmu *mmu, const struct mmu_fast_entry *e, uint64_t a
 		uint64_t host = address + e->addend - (uint64_t)(uintptr_t)mmu->memory->ram;
 		access_lines(mmu, HPA_RAM_BASE + host, size_bytes, count);
 	}
-	if (index == p->last_hit)
+	if (index == p->last_hit || !p->stamps)
 		return;
 	p->last_hit = index;
 	uint64_t **stamp = p->stamps + index * p->observer_count;
