@@ -1,6 +1,7 @@
 /* Anonymous mappings. See pages.h. */
 #include "base/pages.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -29,6 +30,29 @@ void *pages_map_large(size_t size_bytes)
 	munmap(p + size_bytes, LARGE_PAGE_BYTES - before);
 	madvise(p, size_bytes, MADV_HUGEPAGE);
 	return p;
+}
+
+bool pages_map_twice(size_t size_bytes, void **writable, void **running)
+{
+	void *first = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (first == MAP_FAILED)
+		return false;
+	/* Of 0 bytes: what is moved stays here, too. */
+	void *second = mremap(first, 0, size_bytes, MREMAP_MAYMOVE);
+	bool is_mapped = second != MAP_FAILED;
+	if (!is_mapped || mprotect(second, size_bytes, PROT_READ | PROT_EXEC)) {
+		int error = errno;
+		munmap(first, size_bytes);
+		if (is_mapped)
+			munmap(second, size_bytes);
+		errno = error;
+		return false;
+	}
+	madvise(second, size_bytes, MADV_HUGEPAGE); /* where the host gives them to shared memory */
+	*writable = first;
+	*running = second;
+	return true;
 }
 
 void pages_unmap(void *p, size_t size_bytes)

@@ -7,11 +7,18 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* NULL if the host has no room. */
 void *pages_map(size_t size_bytes);
 /* At the boundary of a large page, and in large ones if the host gives them. */
 void *pages_map_large(size_t size_bytes);
+/*
+ * The same pages at two addresses, for code: one to write it, one to run it, so that nothing can be
+ * both. Whole pages; each is unmapped by itself. No memfd, whose mappings perf takes for a file's
+ * and looks for no /tmp/perf-PID.map. False, with errno: nothing is mapped.
+ */
+bool pages_map_twice(size_t size_bytes, void **writable, void **running);
 /* `size_bytes` as it was mapped with. pages_unmap(NULL, ...) is legal. */
 void pages_unmap(void *p, size_t size_bytes);

@@ -1,9 +1,9 @@
 /*
  * The stubs' memory and their code.
  *
- * One memfd is mapped twice: `writable` for us, `code` for the processor. A stub lies at the same
- * offset in both. Records are in a plain array next to it, found by a hash of code and attributes;
- * the code is position-independent, so equal instructions give equal bytes.
+ * It is mapped twice: `writable` for us, `code` for the processor. A stub lies at the same offset
+ * in both. Records are in a plain array next to it, found by a hash of code and attributes; the
+ * code is position-independent, so equal instructions give equal bytes.
  *
  * A stub is a function of the System V convention: RDI the vcpu state, RSI the memory operand, RDX
  * the FXSAVE image. It keeps the guest's registers in the host registers of the same number but for
@@ -15,8 +15,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+
+#include "base/pages.h"
 
 #ifdef GNOMON_HARD
 #define STUB_COUNT_MAX 512u
@@ -42,25 +42,6 @@ struct emitter {
 	unsigned count;
 };
 
-static int map_twice(struct host_stubs *stubs, struct error *e)
-{
-	int fd = memfd_create("gnomon-stubs", MFD_CLOEXEC);
-	if (fd < 0)
-		return error_set(e, -errno, "cannot make memory for stubs: %s", strerror(errno));
-	void *writable = MAP_FAILED, *code = MAP_FAILED;
-	if (!ftruncate(fd, STUB_AREA_BYTES)) {
-		writable = mmap(NULL, STUB_AREA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		code = mmap(NULL, STUB_AREA_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	}
-	int error = errno;
-	close(fd);
-	stubs->writable = writable == MAP_FAILED ? NULL : writable;
-	stubs->code = code == MAP_FAILED ? NULL : code;
-	if (!stubs->writable || !stubs->code)
-		return error_set(e, -error, "cannot map memory for stubs: %s", strerror(error));
-	return 0;
-}
-
 int host_stubs_create(struct host_stubs **out, struct error *e)
 {
 	struct host_stubs *stubs = calloc(1, sizeof(*stubs));
@@ -70,11 +51,14 @@ int host_stubs_create(struct host_stubs **out, struct error *e)
 		host_stubs_destroy(stubs);
 		return error_set(e, -ENOMEM, "no memory for stubs");
 	}
-	int error = map_twice(stubs, e);
-	if (error) {
+	void *writable, *code;
+	if (!pages_map_twice(STUB_AREA_BYTES, &writable, &code)) {
+		int error = errno;
 		host_stubs_destroy(stubs);
-		return error;
+		return error_set(e, -error, "cannot map memory for stubs: %s", strerror(error));
 	}
+	stubs->writable = writable;
+	stubs->code = code;
 	stubs->has_avx = __builtin_cpu_supports("avx");
 	*out = stubs;
 	return 0;
@@ -84,10 +68,8 @@ void host_stubs_destroy(struct host_stubs *stubs)
 {
 	if (!stubs)
 		return;
-	if (stubs->writable)
-		munmap(stubs->writable, STUB_AREA_BYTES);
-	if (stubs->code)
-		munmap(stubs->code, STUB_AREA_BYTES);
+	pages_unmap(stubs->writable, STUB_AREA_BYTES);
+	pages_unmap(stubs->code, STUB_AREA_BYTES);
 	free(stubs->stubs);
 	free(stubs);
 }

@@ -1,44 +1,21 @@
 /*
  * The code cache: host code, the translations that own it, their links, and their end.
  *
- * Memory is a memfd mapped twice, writable for us and executable for the processor, never both at
- * one address. Translations hang on the interpreter's blocks: a block that dies takes its
- * translations along (links to them are turned back, look-up tables forget them), their code stays
- * where it is until the cache is full and everything goes at once. That happens between blocks
- * only, so nothing that runs is ever taken away.
+ * Memory is mapped twice, writable for us and executable for the processor, never both at one
+ * address. Translations hang on the interpreter's blocks: a block that dies takes its translations
+ * along (links to them are turned back, look-up tables forget them), their code stays where it is
+ * until the cache is full and everything goes at once. That happens between blocks only, so nothing
+ * that runs is ever taken away.
  *
  * Links: a direct jump is patched to lead straight to its target's code. A link stays in one
  * guest-virtual page, so the target's mapping is the one that its source was fetched through.
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/hard.h"
 #include "base/pages.h"
 #include "engine/trans/trans_private.h"
-
-static int map_code(struct trans *trans, struct error *e)
-{
-	int fd = memfd_create("gnomon-code", MFD_CLOEXEC);
-	if (fd < 0)
-		return error_set(e, -errno, "cannot make memory for code: %s", strerror(errno));
-	void *writable = MAP_FAILED, *running = MAP_FAILED;
-	if (!ftruncate(fd, TRANS_CODE_BYTES)) {
-		writable = mmap(NULL, TRANS_CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		running = mmap(NULL, TRANS_CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	}
-	int error = errno;
-	close(fd);
-	trans->writable = writable == MAP_FAILED ? NULL : writable;
-	trans->running = running == MAP_FAILED ? NULL : running;
-	if (trans->running) /* where the host gives them to shared memory */
-		madvise(trans->running, TRANS_CODE_BYTES, MADV_HUGEPAGE);
-	if (!trans->writable || !trans->running)
-		return error_set(e, -error, "cannot map memory for code: %s", strerror(error));
-	return 0;
-}
 
 int cache_init(struct trans *trans, struct error *e)
 {
@@ -47,15 +24,18 @@ int cache_init(struct trans *trans, struct error *e)
 	trans->found = pages_map_large(sizeof(struct found) << FOUND_BITS);
 	if (!trans->records || !trans->sites || !trans->found)
 		return error_set(e, -ENOMEM, "no memory for the translator's records");
-	return map_code(trans, e);
+	void *writable, *running;
+	if (!pages_map_twice(TRANS_CODE_BYTES, &writable, &running))
+		return error_set(e, -errno, "cannot map memory for code: %s", strerror(errno));
+	trans->writable = writable;
+	trans->running = running;
+	return 0;
 }
 
 void cache_fini(struct trans *trans)
 {
-	if (trans->writable)
-		munmap(trans->writable, TRANS_CODE_BYTES);
-	if (trans->running)
-		munmap(trans->running, TRANS_CODE_BYTES);
+	pages_unmap(trans->writable, TRANS_CODE_BYTES);
+	pages_unmap(trans->running, TRANS_CODE_BYTES);
 	pages_unmap(trans->records, TRANS_RECORD_BYTES);
 	pages_unmap(trans->sites, TRANS_SITES_MAX * sizeof(struct site));
 	pages_unmap(trans->found, sizeof(struct found) << FOUND_BITS);

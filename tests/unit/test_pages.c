@@ -1,0 +1,74 @@
+/* Memory by the page: what is mapped twice is one memory, and nowhere writable and runnable. */
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/pages.h"
+
+#define AREA_BYTES (64u << 10)
+
+/* What /proc/self/maps says of `address`: "r-xs" and the name behind the inode. */
+static void look_up(const void *address, char rights[5], char name[64])
+{
+	char line[256];
+	FILE *maps = fopen("/proc/self/maps", "re");
+	assert_non_null(maps);
+	rights[0] = name[0] = 0;
+	while (fgets(line, sizeof(line), maps)) {
+		uintptr_t first, end;
+		char r[5], n[64] = "";
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*s %*s %*s %63s", &first, &end, r,
+			   n) < 3)
+			continue;
+		if ((uintptr_t)address < first || (uintptr_t)address >= end)
+			continue;
+		memcpy(rights, r, sizeof(r));
+		memcpy(name, n, sizeof(n));
+	}
+	fclose(maps);
+}
+
+static void code_is_written_at_one_address_and_runs_at_another(void **state)
+{
+	(void)state;
+	static const uint8_t answer[] = {0xb8, 42, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
+	void *writable, *running;
+	char rights[5], name[64];
+	assert_true(pages_map_twice(AREA_BYTES, &writable, &running));
+	memcpy((uint8_t *)writable + AREA_BYTES - sizeof(answer), answer, sizeof(answer));
+	int (*ask)(void) = (int (*)(void))((uintptr_t)running + AREA_BYTES - sizeof(answer));
+	assert_int_equal(ask(), 42);
+	look_up(writable, rights, name);
+	assert_string_equal(rights, "rw-s");
+	look_up(running, rights, name);
+	assert_string_equal(rights, "r-xs");
+	/* perf looks into /tmp/perf-PID.map for these and a few other names only. */
+	assert_string_equal(name, "/dev/zero");
+	pages_unmap(writable, AREA_BYTES);
+	assert_int_equal(ask(), 42);
+	pages_unmap(running, AREA_BYTES);
+	look_up(running, rights, name);
+	assert_string_not_equal(name, "/dev/zero");
+}
+
+static void no_room_is_an_answer(void **state)
+{
+	(void)state;
+	void *writable, *running;
+	assert_false(pages_map_twice((size_t)1 << 62, &writable, &running));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(code_is_written_at_one_address_and_runs_at_another),
+		cmocka_unit_test(no_room_is_an_answer),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
