@@ -71,6 +71,31 @@ static void test_cuts_are_invisible(void **state)
 	machine_destroy(&other[1]);
 }
 
+/* Of a byte, of a word and of no memory: loops that have thousands of iterations in a page. */
+static void test_cuts_in_loops(void **state)
+{
+	static const uint8_t loops[][11] = {
+		{0x88, 0x07, 0x48, 0xff, 0xc7, 0x48, 0xff, 0xc9, 0x75, 0xf6}, /* mov [rdi], al */
+		{0x8a, 0x07, 0x48, 0xff, 0xc7, 0x48, 0xff, 0xc9, 0x75, 0xf6}, /* mov al, [rdi] */
+		{0x89, 0xc2, 0x48, 0xff, 0xc7, 0x48, 0xff, 0xc9, 0x75, 0xf6}, /* mov edx, eax */
+		{0x66, 0x89, 0x07, 0x48, 0xff, 0xc7, 0x48, 0xff, 0xc9, 0x75, 0xf5},
+	}; /* each with: inc rdi; dec rcx; jnz */
+	struct machine *m = *state;
+
+	for (unsigned k = 0; k < 4; k++)
+		for (unsigned cut = 50; cut < 40000; cut += cut / 3) {
+			enter_busy(m);
+			poke(m, CODE, loops[k], sizeof(loops[k]));
+			m->v.state.gpr[GPR_RDI] = DATA + 5;
+			m->v.state.gpr[GPR_RCX] = 1u << 20;
+			mmu_reset(m->mmu);
+			interp_ops.state_changed(m->engine, 0);
+			run_until(m, clock_now(&m->clock) + cut);
+			assert_int_equal(m->v.state.gpr[GPR_RDI], DATA + 5 + (cut + 2) / 4);
+			assert_int_equal(m->v.state.gpr[GPR_RCX], (1u << 20) - (cut + 1) / 4);
+		}
+}
+
 /* ---- interrupts ---- */
 
 static void offer(struct machine *m, int vector)
@@ -359,6 +384,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_cuts_are_invisible),
+		T(test_cuts_in_loops),
 		T(test_shadows),
 		T(test_interrupt_at_its_cycle),
 		T(test_two_at_once),

@@ -263,6 +263,8 @@ void access_emit_again(struct work *w, const struct look_up *l)
 static struct host_memory emit_access(struct work *w, const struct guest_address *a,
 				      unsigned size_bytes, bool is_write, bool is_aligned)
 {
+	if (w->loop && w->loop->is_inner)
+		return loop_operand(w, a);
 	if (w->region)
 		return group_access(w, a, size_bytes, is_write, is_aligned);
 	flags_to_frame(w);

@@ -80,6 +80,17 @@ void emit_exit(struct work *w, uint64_t rip)
 
 /* ---- the instructions ---- */
 
+/* To the next iteration, where the flags are rarely needed, or on. */
+static void translate_back_edge(struct work *w)
+{
+	unsigned condition = flags_want_condition(w, w->g->d.opcode & 15);
+	if (w->live_before[0])
+		flags_leave(w);
+	w->loop->back = emit_jcc_forward(&w->e, condition);
+	flags_leave(w);
+	emit_exit(w, branch_next(w->g));
+}
+
 static void translate_jcc(struct work *w)
 {
 	uint64_t target = branch_target(w->g);
@@ -169,7 +180,10 @@ static bool translate_jmp(struct work *w)
 {
 	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		flags_leave(w);
-		emit_exit(w, branch_target(w->g));
+		if (w->loop)
+			w->loop->back = emit_jmp_forward(&w->e);
+		else
+			emit_exit(w, branch_target(w->g));
 		return true;
 	}
 	if (!emit_target(w))
@@ -221,7 +235,10 @@ bool translate_branch(struct work *w)
 	    d->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
 		return false;
 	if (branch_is_jcc(d)) {
-		translate_jcc(w);
+		if (w->loop)
+			translate_back_edge(w);
+		else
+			translate_jcc(w);
 		return true;
 	}
 	switch (d->mnemonic) {
@@ -311,6 +328,8 @@ void emit_slow(struct work *w)
 			emit_slow_insn(w, s);
 		} else if (s->kind == SLOW_GROUP) {
 			group_emit_slow(w, s);
+		} else if (s->kind == SLOW_LOOP) {
+			loop_emit_exit(w, s);
 		} else if (s->kind == SLOW_SIDE) {
 			emit_side_exit(w, s);
 		} else if (s->kind == SLOW_LINK) {

@@ -41,9 +41,10 @@ void cache_fini(struct trans *trans)
 	pages_unmap(trans->found, sizeof(struct found) << FOUND_BITS);
 }
 
-#define RECORD_MAX                                                      \
-	(sizeof(struct translation) + PARTS_MAX * sizeof(struct part) + \
-	 (PARTS_MAX + 1) * sizeof(struct link) + PLACES_MAX * sizeof(struct place) + 64)
+#define RECORD_MAX                                                                              \
+	(sizeof(struct translation) + PARTS_MAX * sizeof(struct part) +                         \
+	 TRANS_LINKS_MAX(PARTS_MAX) * sizeof(struct link) + PLACES_MAX * sizeof(struct place) + \
+	 64)
 
 bool cache_has_room(const struct trans *trans)
 {
@@ -105,7 +106,7 @@ struct translation *cache_add(struct trans *trans, const struct part *parts, uns
 	*x = (struct translation){.part_count = (uint8_t)part_count};
 	x->parts = take_record(trans, part_count * sizeof(*parts));
 	memcpy(x->parts, parts, part_count * sizeof(*parts));
-	x->links = take_record(trans, (part_count + 1) * sizeof(*x->links));
+	x->links = take_record(trans, TRANS_LINKS_MAX(part_count) * sizeof(*x->links));
 	x->places = take_record(trans, 0);
 	return x;
 }

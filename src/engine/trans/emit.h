@@ -216,5 +216,6 @@ enum condition {
 	CONDITION_NE = 5,
 	CONDITION_BE = 6,
 	CONDITION_A = 7,
-	CONDITION_L = 12
+	CONDITION_L = 12,
+	CONDITION_G = 15
 };

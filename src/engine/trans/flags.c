@@ -73,10 +73,12 @@ uint8_t flags_killed(const struct guest_insn *g)
 	return live_mask(written);
 }
 
-/* Flags that matter behind the last instruction. */
+/* Flags that matter behind the last instruction; of a loop's, if it ends. */
 static uint8_t live_at_end(struct work *w)
 {
-	const struct guest_insn *g = &w->trans->insns[w->count - 1];
+	struct guest_insn *g = &w->trans->insns[w->count - 1];
+	if (w->loop)
+		return g->side = branch_is_jcc(&g->d) ? trace_live_at(w, branch_next(g)) : 0;
 	if (!g->is_decoded)
 		return FLAGS_ALL;
 	if (branch_is_jcc(&g->d))
@@ -98,15 +100,12 @@ static bool is_known(const struct guest_insn *g)
  * that are overwritten before anybody reads them need not be kept: a handler that looked at the
  * interrupted program's flags would find older ones.
  */
-void flags_find_live(struct work *w)
+static uint8_t find_live(struct work *w, uint8_t live)
 {
-	uint8_t live = live_at_end(w);
 	for (unsigned k = w->count; k-- > 0;) {
 		struct guest_insn *g = &w->trans->insns[k];
-		if (g->goes_on && branch_is_jcc(&g->d)) {
-			uint64_t side = g->is_inverted ? branch_next(g) : branch_target(g);
-			live |= g->side = trace_live_at(w, side);
-		}
+		if (g->goes_on)
+			live |= g->side;
 		w->live_after[k] = live;
 		if (w->trans->exact_flags || !is_known(g))
 			live = FLAGS_ALL;
@@ -114,6 +113,21 @@ void flags_find_live(struct work *w)
 			live = (uint8_t)((live & ~flags_killed(g)) | flags_read(g));
 		w->live_before[k] = live;
 	}
+	return live;
+}
+
+void flags_find_live(struct work *w)
+{
+	for (unsigned k = 0; k < w->count; k++) {
+		struct guest_insn *g = &w->trans->insns[k];
+		if (!g->goes_on || !branch_is_jcc(&g->d))
+			continue;
+		g->side = trace_live_at(w, g->is_inverted ? branch_next(g) : branch_target(g));
+	}
+	uint8_t live = live_at_end(w);
+	if (w->loop)
+		live |= find_live(w, live);
+	find_live(w, live);
 }
 
 static void emit_sahf(struct emitter *e)

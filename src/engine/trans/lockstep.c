@@ -184,8 +184,10 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	if (!l)
 		return;
 	space_flush(t->space); /* the next block's writes are noted anew */
-	unsigned parts = parts_run(x, c->cycles - l->cycles);
-	if (l->is_void || !parts)
+	uint64_t count = c->cycles - l->cycles,
+		 rest = count % x->count; /* a loop runs repeatedly */
+	uint64_t parts = count / x->count * x->part_count + parts_run(x, rest);
+	if (l->is_void || !parts || (rest && !parts_run(x, rest)))
 		return;
 	l->after = *c->s;
 	for (unsigned k = 0; k < l->page_count; k++) {
@@ -195,8 +197,8 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	*c->s = l->before;
 	*c->ledger = l->ledger;
 	c->cycles = l->cycles;
-	for (unsigned k = 0; k < parts && c->s->rip == x->parts[k].rip; k++)
-		interp_run_block(c, x->parts[k].block);
+	for (uint64_t k = 0; k < parts && c->s->rip == x->parts[k % x->part_count].rip; k++)
+		interp_run_block(c, x->parts[k % x->part_count].block);
 	const char *what = difference(l, c->s);
 	if (what)
 		report(t, x, what);

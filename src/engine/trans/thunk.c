@@ -165,7 +165,7 @@ static void emit_enter(struct emitter *e)
 		emit_byte(e, 0x50 | (callee_saved[k] & 7));
 	}
 	emit_lea(e, GPR_RSP, frame_slot(-(size_t)(FRAME_BYTES)));
-	for (unsigned at = 0; at < sizeof(struct frame); at += 8) {
+	for (unsigned at = 0; at < offsetof(struct frame, streams); at += 8) {
 		emit_load(e, GPR_RAX,
 			  (struct host_memory){
 				  .base = GPR_RDI, .index = NO_INDEX, .disp = (int32_t)at});

@@ -33,6 +33,8 @@
 /* Are the guest's vector registers and MXCSR in the host's, and for which instructions? */
 enum vectors { VECTORS_OUT, VECTORS_SSE, VECTORS_AVX };
 
+#define STREAMS_MAX 6
+
 /* Lies on the host's stack at RSP. */
 struct frame {
 	int32_t budget; /* instructions left; below 0 at a block's entry: out */
@@ -54,6 +56,11 @@ struct frame {
 	uint8_t unused2[2];
 	uint32_t c_mxcsr; /* what C runs with */
 	uint32_t unused3;
+	/* From here on nothing is set at the entry. An inner loop's (loop.c): */
+	uint64_t streams[STREAMS_MAX];
+	uint64_t loop_limit;   /* its counter when all iterations that are charged have run */
+	uint32_t loop_count;   /* how many, less one */
+	int32_t loop_patience; /* iterations that are to be run before the way in */
 };
 
 /* What generated code refers to by number when it calls a helper. */
@@ -118,9 +125,12 @@ struct translation {
 	uint32_t first_site;
 	struct place *places; /* shared with copies for other addresses */
 	struct part *parts;
-	struct link *links; /* room for part_count + 1 */
+	struct link *links; /* room for TRANS_LINKS_MAX */
 	struct link *incoming;
 };
+
+/* One behind each part and at the end; an inner loop has them once more. */
+#define TRANS_LINKS_MAX(part_count) (2 * ((part_count) + 1))
 
 struct trans;
 struct guest_insn;
@@ -185,7 +195,8 @@ struct trans {
 
 /* The longest code of one guest instruction, slow paths included, and of a block. */
 #define TRANS_INSN_CODE_MAX 560u
-#define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX)
+#define TRANS_LOOP_CODE_MAX (BLOCK_INSNS_MAX * 48u + (STREAMS_MAX + PARTS_MAX + 2) * 192u)
+#define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX + TRANS_LOOP_CODE_MAX)
 #define TRANS_CODE_BYTES (32u << 20)
 /* In hard mode, at first: the longest block, the thunks and one page. */
 #define TRANS_CODE_TINY (TRANS_BLOCK_CODE_MAX + 2 * PAGE_SIZE_BYTES)

@@ -224,7 +224,9 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 		.is_checked = b->page && b->page->is_checked,
 		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
 	};
+	struct loop loop;
 	trace_choose(&w, b, t->c->s->rip);
+	w.loop = loop_find(&w, &loop) ? &loop : NULL;
 	w.x = cache_add(trans, w.parts, w.part_count);
 	w.x->block = b;
 	w.x->rip = t->c->s->rip;
@@ -233,9 +235,13 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	w.x->code = emitter_here(&w.e);
 	w.x->first_site = trans->site_count;
 	w.x->variant = b->translation;
+	if (w.loop)
+		loop_emit_begin(&w);
 	uint8_t *budget = emit_entry(&w);
 	emit_bytes_check(&w, b, second);
 	translate_all(&w);
+	if (w.loop)
+		loop_emit(&w);
 	block_depend(trans->interp, b, w.granules);
 	w.g = NULL;
 	emit_out_of_budget(&w, budget);

@@ -53,7 +53,8 @@ enum slow_kind {
 	SLOW_VECTORS,
 	SLOW_X87,
 	SLOW_INTERPRET,
-	SLOW_GROUP
+	SLOW_GROUP,
+	SLOW_LOOP
 };
 
 /* Code that is written behind the block; so much for one instruction. */
@@ -65,14 +66,38 @@ struct slow {
 	struct look_up look_up; /* SLOW_FILL */
 	uint8_t *after;		/* SLOW_FILL: the end of its instruction */
 	bool is_flags_needed;	/* ... where the flags are in the host's */
-	uint64_t rip;		/* SLOW_JUMP, SLOW_SIDE */
-	uint8_t rest;		/* SLOW_SIDE: instructions that do not run */
+	uint64_t rip;		/* SLOW_JUMP, SLOW_SIDE, SLOW_LOOP */
+	uint8_t rest;		/* SLOW_SIDE, SLOW_LOOP: instructions that do not run */
 	bool saves_flags;	/* ... the host has them alone, and they matter */
 	uint8_t *second;	/* ... another displacement that leads here, or NULL */
 	struct region *region;	/* SLOW_GROUP */
+	uint8_t first;		/* SLOW_LOOP: the instruction that leaves */
 };
 
-#define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 2 * PARTS_MAX + 8)
+#define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 4 * PARTS_MAX + 8)
+
+/* Accesses in a loop that one look-up serves for many iterations (loop.c). */
+struct stream {
+	struct guest_address a; /* of the window that holds them, when an iteration begins */
+	uint16_t size_bytes;	/* of the window */
+	int32_t stride;		/* what an iteration moves it by */
+	bool is_write;
+};
+
+struct loop {
+	int64_t step[GPR_COUNT]; /* what an iteration adds to each register */
+	uint16_t varying;	 /* registers that it changes otherwise */
+	int8_t counter;		 /* one with a step */
+	unsigned stream_count;
+	struct stream streams[STREAMS_MAX];
+	/* By instruction: its access, and what it and those before it add to the counter. */
+	uint8_t stream_of[BLOCK_INSNS_MAX];
+	int64_t disp_of[BLOCK_INSNS_MAX];
+	int32_t counted[BLOCK_INSNS_MAX];
+	const uint8_t *body; /* the ordinary one */
+	uint8_t *back;	     /* the displacement that leads to the next iteration */
+	bool is_inner;	     /* the body without look-ups is being written */
+};
 
 /* What an instruction does with memory, as the walk through the trace sees it (value.c). */
 struct access {
@@ -137,6 +162,7 @@ struct work {
 	int32_t sp_pending;				/* what RSP is still to be moved by */
 	uint8_t *entries[BLOCK_INSNS_MAX][ENTRIES_MAX]; /* jumps into a region's second copy */
 	struct slow *side_exits[PARTS_MAX];		/* of the branches behind the parts */
+	struct loop *loop;				/* NULL: it is none */
 };
 
 /* ---- flags.c ---- */
@@ -264,6 +290,18 @@ struct host_memory group_access(struct work *w, const struct guest_address *a, u
 void group_free_t0(struct work *w);
 /* The region's second copy: each instruction with its own look-up. */
 void group_emit_slow(struct work *w, const struct slow *s);
+
+/* ---- loop.c ---- */
+
+/* Is the translation a loop that can have an inner body? */
+bool loop_find(struct work *w, struct loop *l);
+/* Where the translation is entered. */
+void loop_emit_begin(struct work *w);
+/* The way into the inner body, and it. */
+void loop_emit(struct work *w);
+void loop_emit_exit(struct work *w, const struct slow *s);
+/* Where the operand at `a` is in the inner body. */
+struct host_memory loop_operand(struct work *w, const struct guest_address *a);
 
 /* ---- translate.c ---- */
 
