@@ -33,29 +33,9 @@
 /* Does the instruction do nothing but add a constant to a register? */
 static bool is_step(const struct guest_insn *g, int *guest, int64_t *by)
 {
-	const ZydisDecodedOperand *to = &g->operands[0], *with = &g->operands[1];
-	struct guest_address a;
-	if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || to->size != 64)
-		return false;
-	*guest = general_register(to->reg.value);
-	switch (g->d.mnemonic) {
-	case ZYDIS_MNEMONIC_INC: *by = 1; break;
-	case ZYDIS_MNEMONIC_DEC: *by = -1; break;
-	case ZYDIS_MNEMONIC_ADD:
-	case ZYDIS_MNEMONIC_SUB:
-		if (with->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
-			return false;
-		*by = g->d.mnemonic == ZYDIS_MNEMONIC_ADD ? with->imm.value.s : -with->imm.value.s;
-		break;
-	case ZYDIS_MNEMONIC_LEA:
-		if (!address_of(g, with, &a) || a.is_32bit || a.base != *guest ||
-		    a.index != GPR_NONE)
-			return false;
-		*by = a.disp;
-		break;
-	default: return false;
-	}
-	return *guest >= 0 && *by >= -STEP_MAX && *by <= STEP_MAX;
+	int from;
+	return value_find_sum(g, guest, &from, by) && from == *guest && *by >= -STEP_MAX &&
+	       *by <= STEP_MAX;
 }
 
 /* Does `g` end an iteration? */

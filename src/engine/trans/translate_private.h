@@ -273,6 +273,8 @@ enum stack_step stack_step_of(const struct guest_insn *g);
 /* What the instructions of the trace do with memory: fills w->accesses. No origin is found on both
  * sides of an instruction that may call C. */
 void value_find_accesses(struct work *w);
+/* Does the instruction set a register to one, the same or another, and a constant? */
+bool value_find_sum(const struct guest_insn *g, int *to, int *from, int64_t *plus);
 
 /* ---- group.c ---- */
 

@@ -91,14 +91,15 @@ static bool is_register(const ZydisDecodedOperand *o)
 	return o->type == ZYDIS_OPERAND_TYPE_REGISTER;
 }
 
-/* The register that an instruction sets to another one and a constant. */
-static bool find_sum(const struct guest_insn *g, int *to, int *from, int64_t *plus)
+bool value_find_sum(const struct guest_insn *g, int *to, int *from, int64_t *plus)
 {
 	const ZydisDecodedOperand *o = g->operands;
 	struct guest_address a;
 	if (!is_register(&o[0]) || o[0].size != 64)
 		return false;
 	*to = *from = general_register(o[0].reg.value);
+	if (*to < 0)
+		return false;
 	*plus = 1;
 	switch (g->d.mnemonic) {
 	case ZYDIS_MNEMONIC_INC: return true;
@@ -126,7 +127,7 @@ static void step_registers(struct values *v, const struct guest_insn *g, unsigne
 {
 	int to = 0, from = 0;
 	int64_t plus = 0;
-	bool is_sum = find_sum(g, &to, &from, &plus);
+	bool is_sum = value_find_sum(g, &to, &from, &plus);
 	struct value sum = v->gpr[is_sum ? from : 0];
 	for (int guest = 0; guest < GPR_COUNT; guest++)
 		if (written & 1u << guest)
