@@ -158,10 +158,12 @@ static bool was_accessed(const struct walk_result *r)
 /* The entries of the last-level table that such a fault would fill. */
 static uint16_t count_accessed(const struct adaptive *a, const struct walk_result *r)
 {
-	const struct walk_step *leaf = &r->step[r->step_count - 1];
 	unsigned entry_bytes = a->base.mmu->private->context.mode->entry_bytes;
 	uint16_t count = 0;
-	if (!r->step_count || leaf->level != 1 || !leaf->host)
+	if (!r->step_count)
+		return 0;
+	const struct walk_step *leaf = &r->step[r->step_count - 1];
+	if (leaf->level != 1 || !leaf->host)
 		return 0;
 	const uint8_t *table = leaf->host - (leaf->address.v & PAGE_OFFSET_MASK);
 	for (unsigned at = 0; at < PAGE_SIZE_BYTES; at += entry_bytes)
