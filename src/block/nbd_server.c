@@ -103,10 +103,11 @@ int nbd_server_start(struct nbd_server *s, const char *const *argv, struct error
 	if (!find_in_path(program, sizeof(program), argv[0]))
 		return error_set(e, -ENOENT, "the program %s (Debian: qemu-utils) is missing",
 				 argv[0]);
-	for (; n < ENVIRONMENT_MAX && environ[n]; n++)
-		environment[n] = environ[n];
+	/* The first of a name counts: gnomon itself may have been given sockets. */
 	environment[n++] = own_pid;
 	environment[n++] = fds_text;
+	for (char **from = environ; *from && n < ENVIRONMENT_MAX + 2; from++)
+		environment[n++] = *from;
 	environment[n] = NULL;
 	int r = make_sockets(fds, e);
 	if (r)
