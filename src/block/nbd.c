@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "base/log.h"
 #include "block/block_private.h"
 
@@ -37,9 +37,7 @@ static int nbd_problem(void)
 
 static int64_t now_ms(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	return (int64_t)(host_time_ns() / 1000000);
 }
 
 /* Lets libnbd work until the deadline: 0, or -errno. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/host_time.h"
 #include "calibrate/private.h"
 #include "calibrate/stats.h"
 
@@ -72,10 +73,7 @@ const char *measure_unit(enum measure_id id)
 
 double now_seconds(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+	return (double)host_time_ns() * 1e-9;
 }
 
 #define ADDITIONS 64

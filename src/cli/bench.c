@@ -10,11 +10,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
+#include "base/host_time.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -130,9 +130,7 @@ struct measurement {
 
 static double now_seconds(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	return (double)host_time_ns() / 1e9;
 }
 
 /* A machine needs something to load: a boot sector that does nothing. Returns its descriptor. */

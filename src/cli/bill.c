@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
+#include "base/host_time.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cpu/vcpu.h"
@@ -30,13 +30,6 @@ static uint64_t peak_rss_bytes(void)
 {
 	struct rusage usage;
 	return getrusage(RUSAGE_SELF, &usage) ? 0 : (uint64_t)usage.ru_maxrss * 1024;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* The ledgers: pointers to the machine's own, or to copies of what its regions counted. */
@@ -75,7 +68,7 @@ static int print_measured(struct vm *vm, const struct bill_order *order, FILE *f
 		.translation = kvm_paging_name(kvm_host_paging()),
 		.ledgers = ledgers.list,
 		.vcpu_count = vm_cpu_count(vm),
-		.host_ns = now_ns() - order->start_ns,
+		.host_ns = host_time_ns() - order->start_ns,
 		.peak_rss_bytes = peak_rss_bytes(),
 		.why_none = why.text,
 	};
@@ -115,7 +108,7 @@ static int print(struct vm *vm, const struct bill_order *order, bool wants_regio
 		.engine = vm_config(vm)->engine,
 		.scope = is_whole ? NULL : "the guest's marked regions",
 		.virtual_cycles = is_whole && clock->kind == CLOCK_VIRTUAL ? clock_now(clock) : 0,
-		.host_ns = is_whole ? now_ns() - order->start_ns : 0,
+		.host_ns = is_whole ? host_time_ns() - order->start_ns : 0,
 		.peak_rss_bytes = peak_rss_bytes(),
 		.is_unavailable = {[GROUP_TLB] = is_unmodelled, [GROUP_WALK] = is_unmodelled},
 	};

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "cli/cli.h"
 #include "cli/compare_options.h"
 #include "cli/session.h"
@@ -134,7 +135,7 @@ static int sample(struct comparison *c)
 static void show_progress(struct comparison *c)
 {
 	struct session *s = &c->session;
-	double host_s = (double)(session_now_ns() - s->bill.start_ns) / 1e9;
+	double host_s = (double)(host_time_ns() - s->bill.start_ns) / 1e9;
 	uint64_t done = vm_instructions(s->vm);
 
 	if (!isatty(fileno(s->say)) || s->options.is_quiet || host_s < c->progress_next_s)
@@ -151,7 +152,7 @@ static int run_slices(struct comparison *c, struct vm_outcome *outcome, struct e
 {
 	struct session *s = &c->session;
 
-	s->bill.start_ns = session_now_ns();
+	s->bill.start_ns = host_time_ns();
 	c->progress_next_s = 2;
 	do {
 		/* A slice of a paused machine is over at once: the monitor or gdb has it. */
@@ -218,7 +219,7 @@ static int write_comparison(struct comparison *c, const struct vm_outcome *outco
 		.engine = vm_config(vm)->engine,
 		.scope = scope_of(c),
 		.ending = outcome->text,
-		.host_ns = session_now_ns() - c->session.bill.start_ns,
+		.host_ns = host_time_ns() - c->session.bill.start_ns,
 		.peak_rss_bytes = peak_rss_bytes(),
 		.series = &c->series,
 		.is_series_internal = !c->wants_series,

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "cli/cli.h"
 #include "cli/notify.h"
 #include "cli/session.h"
@@ -45,7 +46,7 @@ static int run_session(struct session *s)
 	s->bill = (struct bill_order){
 		.format = (enum bill_format)s->options.format,
 		.file = s->options.report_file,
-		.start_ns = session_now_ns(),
+		.start_ns = host_time_ns(),
 	};
 	vm_run(s->vm, &outcome);
 	session_leave_terminal(s);

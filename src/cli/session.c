@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "clock/clock.h"
@@ -17,13 +17,6 @@
 #include "snapshot/snapshot.h"
 #include "vm/poller.h"
 #include "vm/serial.h"
-
-uint64_t session_now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /* ---- signals ---- */
 
@@ -287,7 +280,7 @@ void session_say_outcome(struct session *s, const struct vm_outcome *o)
 {
 	char number[32];
 	uint64_t done = vm_instructions(s->vm);
-	double host_s = (double)(session_now_ns() - s->bill.start_ns) / 1e9;
+	double host_s = (double)(host_time_ns() - s->bill.start_ns) / 1e9;
 	struct clock *clock = vm_clock(s->vm);
 	double guest_s = (double)clock_ns_from_cycles(clock, clock_now(clock)) / 1e9;
 	fprintf(s->say, "gnomon: %s\n", o->text);

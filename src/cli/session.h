@@ -64,8 +64,6 @@ int session_print_state_hash(struct session *s);
 int session_write_folded(struct session *s);
 /* Says so if --snapshot asked for what never came; an exit code. */
 int session_check_snapshot(struct session *s);
-/* The host's monotonic time. */
-uint64_t session_now_ns(void);
 
 /* ---- session_stop.c: ending the machine from outside ---- */
 /* SIGINT, SIGTERM and the like: the power button first, the second time at once. */

@@ -4,11 +4,11 @@
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <curses.h>
 
+#include "base/host_time.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/top_view.h"
@@ -190,9 +190,7 @@ static bool handle_key(struct top_view *v, struct top_options *o, int key)
 
 static double now_s(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	return (double)host_time_ns() / 1e9;
 }
 
 static int run_live(struct top_view *v, struct top_options *o, struct error *e)

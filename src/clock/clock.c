@@ -1,6 +1,7 @@
 /* Time and timers: 128-bit conversions so that nothing drifts, and one sorted list of timers (a
  * machine has a dozen). */
 #include "clock/clock.h"
+#include "base/host_time.h"
 
 #include <time.h>
 #include <x86intrin.h>
@@ -37,18 +38,11 @@ static uint64_t scale_up(uint64_t a, uint64_t b, uint64_t divisor)
 	return quotient + (rest && quotient != UINT64_MAX);
 }
 
-static uint64_t host_monotonic_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz)
 {
 	*c = (struct clock){.kind = kind, .hz = hz, .wall_start_s = 946684800};
 	if (kind == CLOCK_REAL) {
-		c->real_start_ns = host_monotonic_ns();
+		c->real_start_ns = host_time_ns();
 		c->wall_start_s = (uint64_t)time(NULL);
 	}
 }
@@ -59,7 +53,7 @@ void clock_resume(struct clock *c, uint64_t now_cycles, uint64_t wall_start_s)
 	c->wall_start_s = wall_start_s;
 	/* May lie before the host's own start: the difference is what counts, modulo 2^64. */
 	if (c->kind == CLOCK_REAL)
-		c->real_start_ns = host_monotonic_ns() - clock_ns_from_cycles(c, now_cycles);
+		c->real_start_ns = host_time_ns() - clock_ns_from_cycles(c, now_cycles);
 	if (c->is_tsc)
 		c->tsc_start = __rdtsc() - now_cycles;
 }
@@ -79,7 +73,7 @@ static uint64_t real_now(const struct clock *c)
 {
 	if (c->is_tsc)
 		return __rdtsc() - c->tsc_start;
-	return clock_cycles_from_ns(c, host_monotonic_ns() - c->real_start_ns);
+	return clock_cycles_from_ns(c, host_time_ns() - c->real_start_ns);
 }
 
 uint64_t clock_now(struct clock *c)

@@ -2,9 +2,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "control/private.h"
 #include "paging/mmu.h"
 #include "report/stat.h"
@@ -19,9 +19,7 @@ static json_t *fail(struct control_failure *f, const char *code)
 
 static uint64_t host_ns(const struct control *c)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - c->start_ns;
+	return host_time_ns() - c->start_ns;
 }
 
 static uint64_t guest_ns(const struct control *c)

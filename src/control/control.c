@@ -7,9 +7,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "control/private.h"
 #include "vm/poller.h"
 #include "vm/vm.h"
@@ -175,15 +175,13 @@ static int listen_there(struct control *c, struct error *e)
 int control_open(struct control **out, struct vm *vm, const char *name, const char *path,
 		 struct control_host host, struct error *e)
 {
-	struct timespec now;
 	struct control *c = calloc(1, sizeof(*c));
 	if (!c)
 		return error_set(e, -ENOMEM, "out of memory");
 	*c = (struct control){.vm = vm, .host = host, .lock = -1, .listening = -1, .spare = -1};
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
 		c->clients[i].fd = -1;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	c->start_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	c->start_ns = host_time_ns();
 	memcpy(c->name, name, strnlen(name, sizeof(c->name) - 1));
 	memcpy(c->path, path, strnlen(path, sizeof(c->path) - 1));
 	int r = c->lock = control_take_place(c->path, e);

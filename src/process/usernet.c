@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "net/net.h"
 #include "sandbox/child.h"
 #include "sandbox/sandbox.h"
@@ -44,10 +45,8 @@ struct usernet {
 
 static int64_t now_ns(void *opaque)
 {
-	struct timespec t;
 	(void)opaque;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+	return (int64_t)host_time_ns();
 }
 
 static ssize_t send_packet(const void *bytes, size_t count, void *opaque)

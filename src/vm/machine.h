@@ -114,8 +114,6 @@ struct vm {
 	struct vm_charge_hook charge_hook;
 };
 
-uint64_t vm_host_ns(void);
-
 /* What the run loop does after an exit. */
 enum vm_action {
 	ACTION_CONTINUE, /* the same vcpu goes on in the same turn */

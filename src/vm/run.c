@@ -10,8 +10,8 @@
  *
  * Real time: the same turns, but the clock moves by itself; idle vcpus sleep in the poller.
  */
-#include <time.h>
 
+#include "base/host_time.h"
 #include "vm/machine.h"
 
 #define QUANTUM_ONE_VCPU 100000u
@@ -31,13 +31,6 @@
 /* A guest that sleeps for years need not make us compute with the sum. */
 #define SLEEP_MAX_NS 3600000000000ull
 
-uint64_t vm_host_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static bool is_virtual(const struct vm *vm)
 {
 	return vm->clock.kind == CLOCK_VIRTUAL;
@@ -52,7 +45,7 @@ static bool must_leave(const struct vm *vm)
 
 static void poll_host(struct vm *vm, uint64_t timeout_ns)
 {
-	uint64_t now = vm_host_ns();
+	uint64_t now = host_time_ns();
 	if (timeout_ns && vm->time_limit_ns != UINT64_MAX) {
 		uint64_t left = vm->time_limit_ns > now ? vm->time_limit_ns - now : 0;
 		if (timeout_ns > left)
@@ -61,7 +54,7 @@ static void poll_host(struct vm *vm, uint64_t timeout_ns)
 	board_pump(vm);
 	bool is_busy = poller_wait(vm->poller, timeout_ns) > 0;
 	board_pump(vm);
-	now = vm_host_ns();
+	now = host_time_ns();
 	uint64_t longer = 2 * vm->poll_interval_ns;
 	vm->poll_interval_ns = is_busy			? POLL_SOON_NS
 			       : longer < POLL_EVERY_NS ? longer
@@ -78,7 +71,7 @@ static void check_limits(struct vm *vm)
 	    vm->instruction_limit == vm->config.max_instructions)
 		vm_end_with(vm, 0, VM_END_INSTRUCTIONS, 0, "--max-instructions: %llu are done",
 			    (unsigned long long)vm->config.max_instructions);
-	if (vm_host_ns() >= vm->next_poll_ns)
+	if (host_time_ns() >= vm->next_poll_ns)
 		poll_host(vm, 0);
 }
 
@@ -211,9 +204,9 @@ static void sleep_virtual(struct vm *vm, uint64_t deadline)
 {
 	uint64_t start = vm->clock.now_cycles;
 	uint64_t ns = clock_ns_from_cycles(&vm->clock, deadline - start);
-	uint64_t before = vm_host_ns();
+	uint64_t before = host_time_ns();
 	poll_host(vm, ns < SLEEP_MAX_NS ? ns : SLEEP_MAX_NS);
-	uint64_t slept = clock_cycles_from_ns(&vm->clock, vm_host_ns() - before);
+	uint64_t slept = clock_cycles_from_ns(&vm->clock, host_time_ns() - before);
 	if (slept < deadline - start)
 		clock_set(&vm->clock, start + slept);
 	else
@@ -346,7 +339,7 @@ static void start_exit_times(struct vm *vm)
 	if (vm->times[0].ns_per_tick)
 		return;
 	do {
-		ns = vm_host_ns() - vm->created_ns;
+		ns = host_time_ns() - vm->created_ns;
 		ticks = __rdtsc() - vm->created_ticks;
 	} while (ns < RATE_NS);
 	for (unsigned i = 0; i < vm->config.cpu_count; i++)
@@ -358,7 +351,7 @@ static void start_host_time(struct vm *vm)
 {
 	start_exit_times(vm);
 	if (vm->config.timeout_ms && vm->time_limit_ns == UINT64_MAX)
-		vm->time_limit_ns = vm_host_ns() + vm->config.timeout_ms * 1000000u;
+		vm->time_limit_ns = host_time_ns() + vm->config.timeout_ms * 1000000u;
 }
 
 void vm_run(struct vm *vm, struct vm_outcome *outcome)

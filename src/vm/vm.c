@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "vm/machine.h"
 
 /* ---- configuration ---- */
@@ -277,7 +278,7 @@ int vm_create(struct vm **out, const struct vm_config *config, struct error *e)
 	if (!vm)
 		return error_set(e, -ENOMEM, "out of memory");
 	vm->config = *config;
-	vm->created_ns = vm_host_ns();
+	vm->created_ns = host_time_ns();
 	vm->created_ticks = __rdtsc();
 	vm->step_vcpu = -1;
 	vm->poll_interval_ns = 1;
