@@ -166,6 +166,20 @@ static void test_jumps_go_with_their_page(void **state)
 	free(p);
 }
 
+/* Not even addresses that RIP cannot be: a branch tries to go there before it faults. */
+static void test_no_jump_leads_to_an_empty_slot(void **state)
+{
+	struct space *p = make_space();
+	for (unsigned slot = 0; slot < SPACE_JUMP_COUNT; slot++)
+		assert_null(space_recall(p, p->jump_rip[slot]));
+	space_remember(p, 0, (const uint8_t *)p);
+	space_remember(p, 1, (const uint8_t *)p);
+	space_flush_jumps(p);
+	assert_null(space_recall(p, 0));
+	assert_null(space_recall(p, 1));
+	free(p);
+}
+
 /* Two that want one slot find a place each; a third takes one of theirs. */
 static void test_two_jumps_share_a_slot(void **state)
 {
@@ -205,6 +219,7 @@ int main(void)
 		cmocka_unit_test(test_a_large_page_goes_as_a_whole),
 		cmocka_unit_test(test_a_cr3_write_leaves_what_is_global),
 		cmocka_unit_test(test_jumps_go_with_their_page),
+		cmocka_unit_test(test_no_jump_leads_to_an_empty_slot),
 		cmocka_unit_test(test_two_jumps_share_a_slot),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

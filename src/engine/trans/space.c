@@ -28,7 +28,7 @@ void space_init(struct space *p)
 	for (unsigned slot = 0; slot < SPACE_TLB_COUNT; slot++)
 		empty_slot(p, slot);
 	for (unsigned slot = 0; slot < SPACE_JUMP_COUNT; slot++)
-		p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
+		p->jump_rip[slot] = space_jump_empty(slot);
 }
 
 void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, bool is_write)
@@ -67,8 +67,10 @@ static void flush_tlb(struct space *p)
 void space_flush_jumps(struct space *p)
 {
 	for (unsigned w = 0; w < ARRAY_COUNT(p->jump_used); w++) {
-		for (uint64_t used = p->jump_used[w]; used; used &= used - 1)
-			p->jump_rip[w * 64 + (unsigned)__builtin_ctzll(used)] = SPACE_JUMP_NOWHERE;
+		for (uint64_t used = p->jump_used[w]; used; used &= used - 1) {
+			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
+			p->jump_rip[slot] = space_jump_empty(slot);
+		}
 		p->jump_used[w] = 0;
 	}
 	memset(p->code_pages, 0, sizeof(p->code_pages));
@@ -102,7 +104,7 @@ static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
 			uint64_t rip = p->jump_rip[slot], last = rip + INSN_BYTES_MAX - 1;
 			if (!((rip ^ address) >> shift) || !((last ^ address) >> shift))
-				p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
+				p->jump_rip[slot] = space_jump_empty(slot);
 		}
 }
 

@@ -21,7 +21,7 @@
 
 #ifdef GNOMON_HARD
 #define SPACE_TLB_BITS 1
-#define SPACE_JUMP_BITS 1
+#define SPACE_JUMP_BITS 2
 #else
 #define SPACE_TLB_BITS 14
 #define SPACE_JUMP_BITS 16
@@ -29,7 +29,6 @@
 #define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
 #define SPACE_JUMP_COUNT (1u << SPACE_JUMP_BITS)
 #define SPACE_ENTRY_SHIFT 5
-#define SPACE_JUMP_NOWHERE 0x8000000000000001ull /* never RIP: not canonical */
 #define SPACE_USER_COUNT 8
 #define SPACE_CODE_BITS 4096u
 
@@ -73,6 +72,13 @@ static inline uint64_t space_empty_tag(unsigned slot)
 static inline unsigned space_jump_slot(uint64_t rip)
 {
 	return (uint32_t)rip * SPACE_JUMP_FACTOR >> (32 - SPACE_JUMP_BITS);
+}
+
+/* What an empty slot has for an address: one that comes to other slots. Being one that RIP cannot
+ * be would not do, for a branch may well try to go there. */
+static inline uint64_t space_jump_empty(unsigned slot)
+{
+	return slot < 2 ? 1 : 0;
 }
 
 void space_init(struct space *p);
@@ -126,7 +132,7 @@ static inline void space_forget(struct space *p, uint64_t rip)
 {
 	unsigned slot = space_jump_slot(rip);
 	if (p->jump_rip[slot] == rip)
-		p->jump_rip[slot] = SPACE_JUMP_NOWHERE;
+		p->jump_rip[slot] = space_jump_empty(slot);
 	if (p->jump_rip[slot ^ 1] == rip)
-		p->jump_rip[slot ^ 1] = SPACE_JUMP_NOWHERE;
+		p->jump_rip[slot ^ 1] = space_jump_empty(slot ^ 1);
 }

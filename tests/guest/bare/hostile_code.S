@@ -29,7 +29,7 @@
 	.align 8
 targets:
 	.quad HOLE, HOLE + 0xfff, 0x00007fffffffffff, 0x0000800000000000, 0xffff7fffffffffff, 0xffff800000000000
-	.quad 0x8000000000000000, 0x0123456789abcdef, 0x0000555555554000, 0x00007ffff7dd0000, 0x0000010000000000
+	.quad 0x8000000000000000, 0x8000000000000001, 0x0123456789abcdef, 0x0000555555554000, 0x00007ffff7dd0000, 0x0000010000000000
 	.quad 0xffffffffffdffffe, 0x7fff0000, into, into + 1, into + 2, into + 5, into + 9, CODE + 0xffe, CODE + 0xffc, CODE
 	.quad twice, back, -4096, -2
 	.set TARGET_COUNT, (. - targets) / 8
