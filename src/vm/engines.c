@@ -12,7 +12,7 @@
 
 static const struct engine_entry engines[] = {
 	{"interp", "exact and deterministic, the reference for all semantics", &interp_ops},
-	{"trans", "translates to host code: fast, for 64-bit guests", &trans_ops},
+	{"trans", "translates to host code: fast, for 64-bit and 32-bit guests", &trans_ops},
 	{"kvm", "the host's /dev/kvm, where it can run a kernel", &kvm_ops},
 };
 

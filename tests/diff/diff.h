@@ -89,6 +89,8 @@ void generate_state(struct generator *g, unsigned mode, struct test_state *s);
 uint64_t test_address(const struct test_case *t, const ZydisDecodedOperandMem *m);
 const char *const *generator_groups(void);
 uint64_t generator_random(struct generator *g);
+/* The code's mode that was asked for, or 0. */
+unsigned generator_mode(const struct generator *g);
 /* A hash of mnemonic, kinds and sizes of operands, and prefixes with a meaning. */
 uint64_t test_shape(const struct test_case *t);
 

@@ -48,6 +48,11 @@ uint64_t generator_random(struct generator *g)
 	return rng_next(&g->rng);
 }
 
+unsigned generator_mode(const struct generator *g)
+{
+	return g->options.mode;
+}
+
 /* ---- encodings ----------------------------------------------------------------------------- */
 
 enum map { MAP_ONE, MAP_0F, MAP_0F38, MAP_0F3A, MAP_X87, MAP_VEX };

@@ -526,7 +526,8 @@ void sequence_generate(struct generator *g, struct sequence *s, uint8_t *data, s
 {
 	struct builder b = {.g = g, .rng.state = generator_random(g), .s = s};
 	struct test_state out = {0};
-	*s = (struct sequence){.mode = rng_one_in(&b.rng, 8) ? 32 : 64, .rip = draw_rip(&b.rng)};
+	unsigned mode = rng_one_in(&b.rng, 8) ? 32 : 64, wanted_mode = generator_mode(g);
+	*s = (struct sequence){.mode = wanted_mode ? wanted_mode : mode, .rip = draw_rip(&b.rng)};
 	generate_state(g, s->mode, &s->start);
 	s->start.rip = s->rip;
 	if (rng_one_in(&b.rng, 3))

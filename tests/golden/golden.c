@@ -4,10 +4,11 @@
  *   golden [--accept] FILE...
  *
  * A file of tests/golden/trans has comment lines (#), the guest's bytes, an instruction a line
- * behind a '>', and the host code that the translator makes of them as 64-bit user code, from the
- * first one on. All but the comments and the bytes is written by --accept; without it the files are
- * compared with what the translator makes now, and a difference is a failure. Whoever changes the
- * translator accepts, reads the difference that git shows, and commits it with the change.
+ * behind a '>', and the host code that the translator makes of them as user code, from the first
+ * one on. It is 64-bit code, or 32-bit code if a line before it says "=32". All but the comments
+ * and the bytes is written by --accept; without it the files are compared with what the translator
+ * makes now, and a difference is a failure. Whoever changes the translator accepts, reads the
+ * difference that git shows, and commits it with the change.
  *
  * Each must also be the same when it is made for another address and when it is relocated there.
  *
@@ -35,6 +36,7 @@ struct golden {
 	struct text old, new;
 	uint8_t code[BYTES_MAX];
 	unsigned code_bytes;
+	unsigned mode; /* of the guest's code */
 	struct trans *trans;
 	const struct translation *translation;
 };
@@ -54,11 +56,12 @@ static void put(struct text *t, const char *format, ...)
 
 /* ---- the guest's side ----------------------------------------------------------------------- */
 
-static bool is_disassembled(uint64_t rip, const uint8_t *bytes, size_t count,
+static bool is_disassembled(unsigned mode, uint64_t rip, const uint8_t *bytes, size_t count,
 			    ZydisDisassembledInstruction *d)
 {
-	return ZYAN_SUCCESS(
-		ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, rip, bytes, count, d));
+	return ZYAN_SUCCESS(ZydisDisassembleIntel(mode == 64 ? ZYDIS_MACHINE_MODE_LONG_64
+							     : ZYDIS_MACHINE_MODE_LEGACY_32,
+						  rip, bytes, count, d));
 }
 
 /* "> 48 8b 07   ; mov rax, [rdi]": takes the bytes, writes the line anew. */
@@ -76,7 +79,7 @@ static void take_bytes(struct golden *g, const char *line)
 		snprintf(hex + strlen(hex), sizeof(hex) - strlen(hex), " %02lx", byte);
 	}
 	unsigned count = g->code_bytes - begin;
-	bool ok = is_disassembled(CODE + begin, g->code + begin, count, &d);
+	bool ok = is_disassembled(g->mode, CODE + begin, g->code + begin, count, &d);
 	put(&g->new, ">%-33s ; %s\n", hex,
 	    ok && d.info.length == count ? d.text : "not one instruction");
 }
@@ -95,7 +98,8 @@ static const struct {
 	MEMBER(home[2]),    MEMBER(fs_base),	MEMBER(gs_base),       MEMBER(value),
 	MEMBER(state),	    MEMBER(linear),	MEMBER(site),	       MEMBER(rax),
 	MEMBER(vectors),    MEMBER(x87),	MEMBER(windows),       MEMBER(streams),
-	MEMBER(loop_limit), MEMBER(loop_count), MEMBER(loop_patience),
+	MEMBER(loop_limit), MEMBER(loop_count), MEMBER(loop_patience), MEMBER(fs_bar),
+	MEMBER(gs_bar),
 #undef MEMBER
 };
 
@@ -157,7 +161,8 @@ static void put_host(struct golden *g)
 	ZydisDisassembledInstruction d;
 	for (unsigned pass = 0; pass < 2; pass++) {
 		for (unsigned at = 0; at < x->code_bytes; at += d.info.length) {
-			if (!is_disassembled(begin + at, x->code + at, x->code_bytes - at, &d)) {
+			if (!is_disassembled(64, begin + at, x->code + at, x->code_bytes - at,
+					     &d)) {
 				put(&g->new, "    no instruction at %u\n", at);
 				return;
 			}
@@ -199,8 +204,8 @@ static bool translate_code(struct golden *g, struct guest *guest)
 	memset(rest, 0xcc, sizeof(rest));
 	guest_set_code(guest, CODE, rest, sizeof(rest));
 	guest_set_code(guest, CODE, g->code, g->code_bytes);
-	guest_run(guest, &start, 64, &out);
-	guest_run(guest, &start, 64, &out);
+	guest_run(guest, &start, g->mode, &out);
+	guest_run(guest, &start, g->mode, &out);
 	if (!g->trans->records_used)
 		return false;
 	g->translation = (const struct translation *)g->trans->records;
@@ -233,7 +238,10 @@ static void take_input(struct golden *g)
 	for (const char *at = g->old.bytes; *at;) {
 		size_t length = strcspn(at, "\n");
 		snprintf(line, sizeof(line), "%.*s", (int)length, at);
-		if (*line == '#')
+		bool is_mode = !strcmp(line, "=32");
+		if (is_mode)
+			g->mode = 32;
+		if (*line == '#' || is_mode)
 			put(&g->new, "%s\n", line);
 		else if (*line == '>')
 			take_bytes(g, line);
@@ -257,7 +265,8 @@ static void print_difference(const char *path, const struct golden *g)
 
 static bool check_file(const char *path, bool is_accepted)
 {
-	struct golden g = {.old.bytes = calloc(1, TEXT_BYTES), .new.bytes = calloc(1, TEXT_BYTES)};
+	struct golden g = {
+		.old.bytes = calloc(1, TEXT_BYTES), .new.bytes = calloc(1, TEXT_BYTES), .mode = 64};
 	struct guest *guest = NULL;
 	bool ok = false;
 	if (!g.old.bytes || !g.new.bytes || !read_file(path, &g.old)) {

@@ -238,6 +238,59 @@ static void test_linear_addresses_over_a_megabyte(void **state)
 	assert_int_equal(peek(m, 0x100010, 1), 0x44);
 }
 
+/* ---- segments that are not flat in code whose others are ---- */
+
+static void test_a_base_and_a_limit_in_flat_code(void **state)
+{
+	struct machine *m = *state;
+	struct segment_register *gs = &m->v.state.seg[SEG_GS];
+
+	poke_value(m, DATA + 0x10, 0x12345678, 4);
+	enter_protected(m, 0);
+	gs->base = DATA;
+	gs->limit = 0x13;
+	run_code(m, 0x65, 0xa1, 0x10, 0, 0, 0, 0xf4); /* mov eax, gs:[0x10] */
+	assert_halted_at(m, 7);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 0x12345678);
+	enter_protected(m, 0);
+	gs->base = DATA;
+	gs->limit = 0x12;
+	go(m);
+	assert_vector(m, VECTOR_GP);
+	enter_protected(m, 0);
+	gs->attributes |= ATTR_UNUSABLE;
+	go(m);
+	assert_vector(m, VECTOR_GP);
+	enter_protected(m, 0);
+	gs->base = DATA + 0x10;
+	gs->attributes &= (uint16_t)~ATTR_WRITABLE;
+	go(m);
+	assert_halted_at(m, 7);
+	enter_protected(m, 0);
+	gs->attributes &= (uint16_t)~ATTR_WRITABLE;
+	run_code(m, 0x65, 0xa3, 0x10, 0, 0, 0, 0xf4); /* mov gs:[0x10], eax */
+	assert_vector(m, VECTOR_GP);
+}
+
+static void test_a_base_wraps_at_4_gib(void **state)
+{
+	struct machine *m = *state;
+
+	poke_value(m, DATA + 0x10, 0x12345678, 4);
+	enter_protected(m, 0);
+	m->v.state.seg[SEG_GS].base = 0xffff0000;
+	m->v.state.gpr[GPR_RBX] = DATA + 0x10000;
+	run_code(m, 0x65, 0x8b, 0x43, 0x10, 0xf4); /* mov eax, gs:[ebx + 0x10] */
+	assert_halted_at(m, 5);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 0x12345678);
+	enter_protected(m, 0);
+	m->v.state.gpr[GPR_RBX] = 0xffffffff;
+	m->v.state.gpr[GPR_RCX] = DATA + 1;
+	run_code(m, 0x8b, 0x44, 0x0b, 0x10, 0xf4); /* mov eax, [ebx + ecx + 0x10] */
+	assert_halted_at(m, 5);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 0x12345678);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
 
 int main(void)
@@ -253,6 +306,8 @@ int main(void)
 		T(test_limits),
 		T(test_16_bit_protected_code),
 		T(test_linear_addresses_over_a_megabyte),
+		T(test_a_base_and_a_limit_in_flat_code),
+		T(test_a_base_wraps_at_4_gib),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -634,6 +634,33 @@ static void test_stack_fault_of_memory_operands(void **state)
 	assert_vector(m, VECTOR_SS);
 }
 
+/* 48 ff c0 is INC RAX, or DEC EAX and INC EAX: each mode's branches lead to its own. */
+static void test_one_address_in_two_modes(void **state)
+{
+	static const uint8_t bytes[] = {0x48, 0xff, 0xc0, 0xff, 0xe6}; /* ... jmp rsi */
+	struct machine *m = *state;
+	for (unsigned cpl = 0; cpl <= 3; cpl += 3) {
+		enter_long(m, cpl);
+		poke(m, CODE + 0x100, bytes, sizeof(bytes));
+		m->v.state.gpr[GPR_RAX] = 0;
+		m->v.state.gpr[GPR_RBX] = CODE + 0x100;
+		m->v.state.gpr[GPR_RDI] = 40;
+		poke_value(m, CODE + 0x200, CODE + 17, 4); /* where the 32-bit part begins */
+		poke_value(m, CODE + 0x204, cpl ? USER_CS : KERNEL_CS, 2);
+		poke_value(m, CODE + 0x208, CODE, 4);
+		poke_value(m, CODE + 0x20c, cpl ? USER_CS64 : KERNEL_CS64, 2);
+		run_code(m, 0xbe, 7, 0, 1, 0, 0xff, 0xe3, /* mov esi, +7; jmp rbx */
+			 0xff, 0x2c, 0x25, 0, 2, 1, 0,	  /* jmp far [CODE + 0x200] */
+			 0xcc, 0xcc, 0xcc,		  /* in 32-bit code: */
+			 0xbe, 24, 0, 1, 0, 0xff, 0xe3,	  /* mov esi, +24; jmp ebx */
+			 0x4f, 0x74, 6,			  /* dec edi; jz +33 */
+			 0xff, 0x2d, 8, 2, 1, 0,	  /* jmp far [CODE + 0x208] */
+			 0xcc);
+		assert_vector(m, VECTOR_BP);
+		assert_int_equal(m->v.state.gpr[GPR_RAX], 40);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -652,6 +679,7 @@ int main(void)
 		T(test_iretq_refusals),
 		T(test_compatibility_mode),
 		T(test_far_return_between_modes),
+		T(test_one_address_in_two_modes),
 		T(test_call_gate_from_compatibility_mode),
 		T(test_syscall_and_sysret),
 		T(test_sysret_to_a_bad_address),

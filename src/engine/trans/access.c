@@ -48,8 +48,11 @@ static int gpr_of(ZydisRegister r)
 bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct guest_address *out)
 {
 	ZydisRegister base = o->mem.base;
-	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN)
+	if ((o->mem.type != ZYDIS_MEMOP_TYPE_MEM && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN) ||
+	    g->d.address_width == 16)
 		return false;
+	if (is_code32(g) && o->mem.segment == ZYDIS_REGISTER_CS)
+		return false; /* it may not be written, nor perhaps read */
 	int64_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 	/* Zydis 4.0 names a base instead of the displacement for this form under prefix 67 with
 	 * REX.B. */
@@ -62,6 +65,7 @@ bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct
 		.base = (int8_t)gpr_of(base),
 		.index = (int8_t)gpr_of(o->mem.index),
 		.is_32bit = g->d.address_width == 32,
+		.is_code32 = is_code32(g),
 		.disp = disp,
 	};
 	if (o->mem.scale > 1)
@@ -109,7 +113,10 @@ void access_address(struct work *w, const struct guest_address *a)
 	if (a->seg != SEG_FS && a->seg != SEG_GS)
 		return;
 	emit_load(e, HOST_T0, a->seg == SEG_FS ? FRAME(fs_base) : FRAME(gs_base));
-	emit_lea(e, HOST_T1, (struct host_memory){.base = HOST_T1, .index = HOST_T0});
+	if (a->is_code32)
+		code32_add_base(w, a->seg);
+	else
+		emit_lea(e, HOST_T1, (struct host_memory){.base = HOST_T1, .index = HOST_T0});
 }
 
 uint32_t add_site(struct work *w, struct site site)

@@ -8,10 +8,6 @@
  */
 #include "engine/trans/translate_private.h"
 
-static const struct guest_address below_top = {
-	.base = GPR_RSP, .index = GPR_NONE, .disp = -8, .seg = SEG_SS};
-static const struct guest_address top = {.base = GPR_RSP, .index = GPR_NONE, .seg = SEG_SS};
-
 /* In the block's page, and not an instruction that may reach beyond its end: that one's other page
  * is looked at on every way to it. */
 static bool is_linkable(const struct work *w, uint64_t rip)
@@ -108,9 +104,11 @@ void emit_push_return(struct work *w)
 {
 	struct emitter *e = &w->e;
 	uint64_t rip = branch_next(w->g);
-	struct host_memory at = access_emit(w, &below_top, 8, true);
-	if (rip == (uint64_t)(int64_t)(int32_t)rip) {
-		emit_rm(e, EMIT_W, 0xc7, 0, at);
+	int bytes = word_bytes(w);
+	struct guest_address below_top = stack_address(w->g, GPR_RSP, -bytes);
+	struct host_memory at = access_emit(w, &below_top, (unsigned)bytes, true);
+	if (w->is_code32 || rip == (uint64_t)(int64_t)(int32_t)rip) {
+		emit_rm(e, word_flags(w), 0xc7, 0, at);
 		emit_word(e, (uint32_t)rip);
 		w->x->is_bound = true;
 	} else {
@@ -118,7 +116,7 @@ void emit_push_return(struct work *w)
 		emit_address(w, HOST_T1, rip);
 		emit_store(e, at, HOST_T1);
 	}
-	stack_move(w, -8);
+	stack_move(w, -bytes);
 }
 
 /* T1 = where the operand leads. */
@@ -127,17 +125,18 @@ static bool emit_target(struct work *w)
 	const ZydisDecodedOperand *o = &w->g->operands[0];
 	struct guest_address a;
 	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-		int guest = (int)(o->reg.value - ZYDIS_REGISTER_RAX);
+		int guest = general_register(o->reg.value);
 		flags_to_frame(w);
 		if (host_register(guest) >= 0)
-			emit_mov(&w->e, HOST_T1, (unsigned)host_register(guest));
+			emit_rr(&w->e, word_flags(w), 0x89, (unsigned)host_register(guest),
+				HOST_T1);
 		else
 			emit_load(&w->e, HOST_T1, home_of(guest));
 		return true;
 	}
 	if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || !address_of(w->g, o, &a))
 		return false;
-	emit_load(&w->e, HOST_T1, access_emit(w, &a, 8, false));
+	emit_load_word(w, HOST_T1, access_emit(w, &a, (unsigned)word_bytes(w), false));
 	return true;
 }
 
@@ -146,6 +145,8 @@ static bool emit_target(struct work *w)
 static void emit_check_target(struct work *w)
 {
 	struct emitter *e = &w->e;
+	if (w->is_code32) /* CS reaches everywhere */
+		return;
 	flags_lost(w);
 	emit_mov(e, HOST_T0, HOST_T1);
 	emit_rr(e, EMIT_W, 0xc1, 7, HOST_T0); /* sar */
@@ -172,7 +173,7 @@ static bool translate_call(struct work *w)
 	emit_store(&w->e, FRAME(value), HOST_T1);
 	emit_push_return(w);
 	emit_load(&w->e, HOST_T1, FRAME(value));
-	emit_indirect(w, 8);
+	emit_indirect(w, word_bytes(w));
 	return true;
 }
 
@@ -195,13 +196,15 @@ static bool translate_jmp(struct work *w)
 static int return_drop(const struct work *w)
 {
 	const ZydisDecodedOperand *o = &w->g->operands[0];
-	return 8 + (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (int)(o->imm.value.u & 0xffff) : 0);
+	return word_bytes(w) +
+	       (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (int)(o->imm.value.u & 0xffff) : 0);
 }
 
 void emit_pop_return(struct work *w)
 {
+	struct guest_address top = stack_address(w->g, GPR_RSP, 0);
 	flags_to_frame(w);
-	emit_load(&w->e, HOST_T1, access_emit(w, &top, 8, false));
+	emit_load_word(w, HOST_T1, access_emit(w, &top, (unsigned)word_bytes(w), false));
 	stack_move(w, return_drop(w));
 }
 

@@ -30,8 +30,7 @@ static void fill_frame(struct trans_vcpu *t)
 	f->home[1] = s->gpr[GPR_R14];
 	f->home[2] = s->gpr[GPR_R15];
 	f->flags = (uint16_t)(s->flags_low << 8 | s->flags_of);
-	f->fs_base = s->seg[SEG_FS].base;
-	f->gs_base = s->seg[SEG_GS].base;
+	code32_take_segments(f);
 	f->c_mxcsr = 0x1f80;
 	helper_set_budget(t, f);
 }

@@ -48,8 +48,7 @@ static void give_registers(struct frame *f)
 	f->home[1] = s->gpr[GPR_R14];
 	f->home[2] = s->gpr[GPR_R15];
 	f->flags = (uint16_t)(s->flags_low << 8 | s->flags_of);
-	f->fs_base = s->seg[SEG_FS].base;
-	f->gs_base = s->seg[SEG_GS].base;
+	code32_take_segments(f);
 }
 
 static const struct part *part_of(const struct site *site)
@@ -85,14 +84,20 @@ static const uint8_t *leave(struct frame *f)
 
 /* ---- spaces ---- */
 
-static struct space *user_space(struct trans_vcpu *t, uint64_t cr3)
+static bool is_space_of(const struct space *p, uint64_t cr3, uint8_t key)
+{
+	return p->is_valid && p->cr3 == cr3 && p->key == key;
+}
+
+/* Code of two modes at one address is not the same code. */
+static struct space *user_space(struct trans_vcpu *t, uint64_t cr3, uint8_t key)
 {
 	struct space *oldest = &t->user[0];
-	if (t->last_user && t->last_user->is_valid && t->last_user->cr3 == cr3)
+	if (t->last_user && is_space_of(t->last_user, cr3, key))
 		return t->last_user;
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
 		struct space *p = &t->user[k];
-		if (p->is_valid && p->cr3 == cr3)
+		if (is_space_of(p, cr3, key))
 			return p;
 		if (!p->is_valid || p->last_use < oldest->last_use)
 			oldest = p;
@@ -100,7 +105,16 @@ static struct space *user_space(struct trans_vcpu *t, uint64_t cr3)
 	space_flush(oldest);
 	oldest->is_valid = true;
 	oldest->cr3 = cr3;
+	oldest->key = key;
 	return oldest;
+}
+
+/* A kernel hardly ever has code of two modes. */
+static void change_kernel_key(struct trans_vcpu *t)
+{
+	space_flush_jumps(t->kernel);
+	space_flush_jumps(t->kernel_ac);
+	t->kernel_key = t->c->key;
 }
 
 static void set_gs(struct trans_vcpu *t)
@@ -116,12 +130,14 @@ static void set_gs(struct trans_vcpu *t)
 
 void helper_choose_space(struct trans_vcpu *t)
 {
+	if (unlikely(t->kernel_key != t->c->key) && t->c->mode != MMU_USER)
+		change_kernel_key(t);
 	if (t->c->mode == MMU_SUPERVISOR)
 		t->space = t->kernel;
 	else if (t->c->mode == MMU_SUPERVISOR_AC)
 		t->space = t->kernel_ac;
 	else
-		t->space = t->last_user = user_space(t, t->c->s->cr3);
+		t->space = t->last_user = user_space(t, t->c->s->cr3, t->c->key);
 	t->space->last_use = ++t->uses;
 	set_gs(t);
 }
@@ -130,8 +146,8 @@ void helper_choose_space(struct trans_vcpu *t)
 
 bool helper_is_translatable(const struct interp_vcpu *c)
 {
-	return c->key & KEY_CODE64 && (c->s->cpl == 0 || c->s->cpl == 3) && !c->slow_checks &&
-	       !c->mmu->is_observed;
+	return c->key & (KEY_CODE64 | KEY_FLAT) && (c->s->cpl == 0 || c->s->cpl == 3) &&
+	       !c->slow_checks && !c->mmu->is_observed;
 }
 
 /* Where a fetch from `rip` leads. False: a fault. */

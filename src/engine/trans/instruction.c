@@ -15,6 +15,7 @@ struct copy {
 	bool reg_written, rm_written, vvvv_written;
 	bool has_high_byte; /* AH..BH: no REX prefix may come */
 	bool is_vector;
+	enum code32_form form;
 };
 
 /* The host's operands of the instruction. */
@@ -114,6 +115,7 @@ bool is_quiet(const struct guest_insn *g)
 	case ZYDIS_MNEMONIC_POP:
 	case ZYDIS_MNEMONIC_LEAVE:
 	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR32:
 	case ZYDIS_MNEMONIC_ENDBR64: return true;
 	default: return is_plain(g->d.mnemonic) || is_vector(g);
 	}
@@ -266,13 +268,16 @@ static bool take_operands(struct copy *c)
 {
 	const struct guest_insn *g = c->g;
 	c->reg = c->rm = c->opcode = c->vvvv = GPR_NONE;
+	c->form = code32_form_of(g);
+	if (c->form == CODE32_OTHER)
+		return false;
 	for (unsigned k = 0; k < g->d.operand_count; k++) {
 		const ZydisDecodedOperand *o = &g->operands[k];
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && !take_register(c, o))
 			return false;
 		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
 			continue;
-		if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM && c->form != CODE32_MOFFS)
 			return false;
 		c->memory = o;
 	}
@@ -336,11 +341,28 @@ static unsigned emit_vex(struct emitter *e, const struct copy *c, const struct o
 	return c->g->d.raw.vex.offset + c->g->d.raw.vex.size;
 }
 
+/* What the opcodes 40..4F and A0..A3 of 32-bit code are in 64-bit code; behind the prefixes. */
+static void emit_code32(struct emitter *e, const struct copy *c, const struct operands *o)
+{
+	unsigned opcode = c->g->d.opcode;
+	if (c->form == CODE32_INC) {
+		emit_byte(e, 0xff);
+		emit_byte(e, 0xc0 | (opcode & 8) | (o->opcode & 7));
+	} else {
+		emit_byte(e, 0x88 | ((opcode & 2) ^ 2) | (opcode & 1)); /* A2, A3 store */
+		emit_modrm(e, GPR_RAX, o->memory);
+	}
+}
+
 static void emit_copy(struct emitter *e, const struct copy *c, const struct operands *o)
 {
 	const ZydisDecodedInstruction *d = &c->g->d;
 	const uint8_t *bytes = c->g->bytes;
 	unsigned at = is_vex(c->g) ? emit_vex(e, c, o) : emit_legacy(e, c, o);
+	if (c->form != CODE32_SAME) {
+		emit_code32(e, c, o);
+		return;
+	}
 	if (!(d->attributes & ZYDIS_ATTRIB_HAS_MODRM)) {
 		unsigned opcode = at + (d->opcode_map == ZYDIS_OPCODE_MAP_0F ? 1 : 0);
 		for (; at < d->length; at++)

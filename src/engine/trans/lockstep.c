@@ -117,14 +117,14 @@ static void say_state(struct lockstep *l, const struct vcpu_state *interp)
 		say(l, "  the x87 stack differs\n");
 }
 
-static void say_code(struct lockstep *l, const char *whose, const uint8_t *bytes, size_t count,
-		     uint64_t address)
+static void say_code(struct lockstep *l, const char *whose, ZydisMachineMode mode,
+		     const uint8_t *bytes, size_t count, uint64_t address)
 {
 	ZydisDisassembledInstruction i;
 	say(l, "%s code:\n", whose);
 	for (size_t at = 0; at < count; at += i.info.length) {
-		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, address + at,
-							bytes + at, count - at, &i)))
+		if (!ZYAN_SUCCESS(
+			    ZydisDisassembleIntel(mode, address + at, bytes + at, count - at, &i)))
 			break;
 		say(l, "  %llx  %s\n", (unsigned long long)(address + at), i.text);
 	}
@@ -133,6 +133,8 @@ static void say_code(struct lockstep *l, const char *whose, const uint8_t *bytes
 static void report(struct trans_vcpu *t, const struct translation *x, const char *what)
 {
 	struct lockstep *l = t->lockstep;
+	ZydisMachineMode mode = x->block->key & KEY_CODE64 ? ZYDIS_MACHINE_MODE_LONG_64
+							   : ZYDIS_MACHINE_MODE_LEGACY_32;
 	l->text_used = 0;
 	say(l, "--lockstep: %s after the block at %llx\n", what, (unsigned long long)x->rip);
 	say_state(l, t->c->s);
@@ -140,9 +142,10 @@ static void report(struct trans_vcpu *t, const struct translation *x, const char
 		const struct block *b = x->parts[k].block;
 		const uint8_t *guest = memory_host(t->c->memory, gpa(b->gpa), b->bytes);
 		if (guest)
-			say_code(l, "guest", guest, b->bytes, x->parts[k].rip);
+			say_code(l, "guest", mode, guest, b->bytes, x->parts[k].rip);
 	}
-	say_code(l, "host", x->code, x->code_bytes, (uint64_t)(uintptr_t)x->code);
+	say_code(l, "host", ZYDIS_MACHINE_MODE_LONG_64, x->code, x->code_bytes,
+		 (uint64_t)(uintptr_t)x->code);
 	t->c->exit = (struct vm_exit){.reason = EXIT_INTERNAL, .text = l->text};
 	t->c->attention |= ATTENTION_EXIT;
 }

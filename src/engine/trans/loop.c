@@ -180,8 +180,10 @@ bool loop_find(struct work *w, struct loop *l)
 {
 	const struct guest_insn *last = &w->trans->insns[w->count - 1];
 	*l = (struct loop){0};
-	return !w->is_checked && w->parts[0].block->gfn2 == ~0ull && last->is_decoded &&
-	       is_back_edge(w, last) && find_steps(w, l) && find_counter(l) && find_streams(w, l);
+	/* 32-bit registers wrap where the counter would not. */
+	return !w->is_checked && !w->is_code32 && w->parts[0].block->gfn2 == ~0ull &&
+	       last->is_decoded && is_back_edge(w, last) && find_steps(w, l) && find_counter(l) &&
+	       find_streams(w, l);
 }
 
 /* ---- the way in ---- */

@@ -53,6 +53,7 @@ struct space {
 	bool has_huge[2];  /* of larger ones than 2 MiB */
 	bool has_jumps[2];
 	uint64_t cr3; /* of a user's space */
+	uint8_t key;  /* ... and the mode of the code that it has jumps of (enum block_key) */
 	uint64_t last_use;
 	bool is_valid; /* has a space, user's ones */
 };

@@ -202,7 +202,8 @@ static bool translate_from_control(struct work *w)
 		return false;
 	int guest = general_register(to->reg.value), host = host_register(guest);
 	emit_load(e, HOST_T0, FRAME(state));
-	emit_load(e, host < 0 ? HOST_T0 : (unsigned)host, at_t0(control_offset(from->reg.value)));
+	emit_load_word(w, host < 0 ? HOST_T0 : (unsigned)host,
+		       at_t0(control_offset(from->reg.value)));
 	if (host < 0)
 		emit_store(e, home_of(guest), HOST_T0);
 	return true;

@@ -42,8 +42,9 @@ static bool is_other_here(const struct work *w, const ZydisDecodedInstruction *d
 
 static bool decode_bytes(struct work *w, struct guest_insn *g, unsigned available)
 {
-	const struct decoded *x =
-		decoder_decode(w->trans->interp->decoder, DECODE_64, g->bytes, available, NULL);
+	const struct decoded *x = decoder_decode(w->trans->interp->decoder,
+						 w->is_code32 ? DECODE_32 : DECODE_64, g->bytes,
+						 available, NULL);
 	if (!x)
 		return false;
 	g->d = x->d;

@@ -56,6 +56,7 @@ struct frame {
 	uint8_t unused2[2];
 	uint32_t c_mxcsr; /* what C runs with */
 	uint32_t unused3;
+	uint64_t fs_bar, gs_bar; /* of 32-bit code (code32.c) */
 	/* From here on nothing is set at the entry. An inner loop's (loop.c): */
 	uint64_t streams[STREAMS_MAX];
 	uint64_t loop_limit;   /* its counter when all iterations that are charged have run */
@@ -147,6 +148,7 @@ struct trans_vcpu {
 	struct space *kernel, *kernel_ac, *user; /* user: SPACE_USER_COUNT */
 	struct space *last_user;		 /* one of them, or NULL */
 	const void *gs;				 /* what GS points to */
+	uint8_t kernel_key;			 /* whose jumps the kernel's spaces have */
 };
 
 /* Where translations were found last, by guest-physical address: one look instead of a walk along
@@ -279,6 +281,9 @@ void helper_set_budget(struct trans_vcpu *t, struct frame *f);
 /* privilege.c: helpers, as helper_end() for one instruction. */
 const uint8_t *privilege_syscall(struct frame *f);
 const uint8_t *privilege_sysret(struct frame *f);
+
+/* code32.c: the frame's segments are the state's. */
+void code32_take_segments(struct frame *f);
 
 /* x87.c */
 

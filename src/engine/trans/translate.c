@@ -12,6 +12,8 @@
 static const uint8_t *end_thunk(const struct work *w)
 {
 	const struct guest_insn *g = w->g;
+	if (w->is_code32)
+		return w->trans->to_end;
 	if (g->is_decoded && g->d.mnemonic == ZYDIS_MNEMONIC_SYSCALL)
 		return w->trans->to_syscall;
 	if (g->is_decoded && g->d.mnemonic == ZYDIS_MNEMONIC_SYSRET && g->d.operand_width == 64)
@@ -199,10 +201,13 @@ static void translate_all(struct work *w)
 	}
 	w->g = &w->trans->insns[w->count - 1];
 	flags_leave(w);
+	uint64_t next = last->rip + last->block->bytes;
+	if (w->is_code32)
+		next = (uint32_t)next;
 	if (w->changes_space)
-		emit_far_exit(w, last->rip + last->block->bytes);
+		emit_far_exit(w, next);
 	else
-		emit_exit(w, last->rip + last->block->bytes);
+		emit_exit(w, next);
 }
 
 struct translation *translate(struct trans_vcpu *t, struct block *b)
@@ -215,12 +220,16 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 		second = memory_host(t->c->memory, gpa_from_gfn(b->gfn2), INSN_BYTES_MAX);
 	if (!page || !b->count || (is_crossing && !second))
 		return NULL;
+	bool is_code32 = b->key & KEY_CODE32;
+	if (is_code32 && t->c->s->rip + b->bytes - 1 > UINT32_MAX)
+		return NULL; /* beyond CS's limit */
 	struct slow slow[SLOW_MAX];
 	struct work w = {
 		.trans = trans,
 		.t = t,
 		.page = page,
 		.slow = slow,
+		.is_code32 = is_code32,
 		.is_checked = b->page && b->page->is_checked,
 		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
 	};

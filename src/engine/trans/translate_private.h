@@ -28,6 +28,7 @@ struct guest_address {
 	int8_t base, index; /* guest registers, or GPR_NONE */
 	uint8_t shift;
 	bool is_32bit, is_constant;
+	bool is_code32;	  /* 32-bit code's: what a segment is added to it has 32 bits, too */
 	bool is_relative; /* to RIP: a constant that goes with the code's address */
 	uint8_t seg;
 	bool is_bit_string;   /* add the 64-bit words that bit_register, a host register, is */
@@ -73,6 +74,12 @@ struct slow {
 	struct region *region;	/* SLOW_GROUP */
 	uint8_t first;		/* SLOW_LOOP: the instruction that leaves */
 };
+
+/* Is it 32-bit code's? */
+static inline bool is_code32(const struct guest_insn *g)
+{
+	return g->d.machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
+}
 
 #define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 4 * PARTS_MAX + 8)
 
@@ -136,7 +143,8 @@ struct work {
 	struct translation *x;
 	const uint8_t *page; /* the guest's bytes */
 	bool is_checked;     /* nobody watches them */
-	uint64_t granules;   /* of the page, that the translation depends on besides its block */
+	bool is_code32;
+	uint64_t granules; /* of the page, that the translation depends on besides its block */
 	struct part parts[PARTS_MAX];
 	unsigned part_count, count; /* instructions of all parts */
 	const struct guest_insn *g;
@@ -258,7 +266,29 @@ int general_register(ZydisRegister r);
 
 bool translate_string(struct work *w);
 
+/* ---- code32.c ---- */
+
+/* Instructions that are others to 64-bit code, and how they are written there. */
+enum code32_form { CODE32_SAME, CODE32_INC, CODE32_MOFFS, CODE32_OTHER };
+enum code32_form code32_form_of(const struct guest_insn *g);
+/* T1, an address before its segment's base: adds that of FS or GS, which T0 has. */
+void code32_add_base(struct work *w, unsigned seg);
+/* A load or a store of a register: of 4 bytes in 32-bit code, of 8 in other. */
+void emit_load_word(struct work *w, unsigned to, struct host_memory from);
+void emit_store_word(struct work *w, struct host_memory to, unsigned from);
+static inline unsigned word_flags(const struct work *w)
+{
+	return w->is_code32 ? 0 : EMIT_W;
+}
+static inline int word_bytes(const struct work *w)
+{
+	return w->is_code32 ? 4 : 8;
+}
+
 /* ---- stack.c ---- */
+
+/* `disp` bytes above what the register points to. */
+struct guest_address stack_address(const struct guest_insn *g, int base, int disp);
 
 bool translate_stack(struct work *w);
 /* Moves RSP; in a region not before stack_settle(), so that neighbours move it together. */
@@ -336,14 +366,16 @@ uint8_t trace_live_at(struct work *w, uint64_t rip);
 bool branch_is_jcc(const ZydisDecodedInstruction *d);
 static inline uint64_t branch_next(const struct guest_insn *g)
 {
-	return g->rip + g->d.length;
+	uint64_t next = g->rip + g->d.length;
+	return is_code32(g) ? (uint32_t)next : next;
 }
 /* JMP and CALL to a constant address. */
 bool branch_is_direct(const struct guest_insn *g);
 /* Where a direct branch leads. */
 static inline uint64_t branch_target(const struct guest_insn *g)
 {
-	return branch_next(g) + g->operands[0].imm.value.u;
+	uint64_t target = branch_next(g) + g->operands[0].imm.value.u;
+	return is_code32(g) ? (uint32_t)target : target;
 }
 
 bool translate_branch(struct work *w);

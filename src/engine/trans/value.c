@@ -65,7 +65,7 @@ static void note_access(struct values *v, const struct guest_address *a, unsigne
 			   .is_relative = a->is_relative};
 	int64_t at = a->disp;
 	*out = (struct access){.size_bytes = (uint8_t)size_bytes, .is_write = is_write};
-	if (a->is_32bit)
+	if (a->is_32bit && !a->is_code32)
 		return;
 	if (a->is_constant && !has_base) {
 		p.page = (uint64_t)at >> PAGE_SHIFT;
@@ -95,7 +95,7 @@ bool value_find_sum(const struct guest_insn *g, int *to, int *from, int64_t *plu
 {
 	const ZydisDecodedOperand *o = g->operands;
 	struct guest_address a;
-	if (!is_register(&o[0]) || o[0].size != 64)
+	if (!is_register(&o[0]) || o[0].size != (is_code32(g) ? 32 : 64))
 		return false;
 	*to = *from = general_register(o[0].reg.value);
 	if (*to < 0)
@@ -113,7 +113,7 @@ bool value_find_sum(const struct guest_insn *g, int *to, int *from, int64_t *plu
 		*from = is_register(&o[1]) ? general_register(o[1].reg.value) : GPR_NONE;
 		return *from >= 0;
 	case ZYDIS_MNEMONIC_LEA:
-		if (!address_of(g, &o[1], &a) || a.is_32bit)
+		if (!address_of(g, &o[1], &a) || (a.is_32bit && !a.is_code32))
 			return false;
 		*plus = a.disp;
 		*from = a.base;
@@ -141,21 +141,20 @@ static void step_registers(struct values *v, const struct guest_insn *g, unsigne
 /* What is pushed or popped, and where RSP goes. */
 static bool step_stack(struct values *v, const struct guest_insn *g, struct access *out)
 {
-	struct guest_address a = {.base = GPR_RSP, .index = GPR_NONE, .seg = SEG_SS};
+	int bytes = is_code32(g) ? 4 : 8;
 	enum stack_step kind = stack_step_of(g);
-	bool is_leave = g->d.mnemonic == ZYDIS_MNEMONIC_LEAVE && g->d.operand_width == 64;
+	bool is_leave = g->d.mnemonic == ZYDIS_MNEMONIC_LEAVE && g->d.operand_width == 8 * bytes;
+	struct guest_address a =
+		stack_address(g, is_leave ? GPR_RBP : GPR_RSP, kind == STACK_PUSH ? -bytes : 0);
 	if (kind == STACK_OTHER && !is_leave)
 		return false;
+	note_access(v, &a, (unsigned)bytes, kind == STACK_PUSH, out);
 	if (kind == STACK_PUSH) {
-		a.disp = -8;
-		note_access(v, &a, 8, true, out);
-		v->gpr[GPR_RSP].plus -= 8;
+		v->gpr[GPR_RSP].plus -= bytes;
 		return true;
 	}
-	a.base = is_leave ? GPR_RBP : GPR_RSP;
-	note_access(v, &a, 8, false, out);
 	v->gpr[GPR_RSP] = v->gpr[a.base];
-	v->gpr[GPR_RSP].plus += 8;
+	v->gpr[GPR_RSP].plus += bytes;
 	if (is_leave)
 		forget(v, GPR_RBP);
 	else if (kind == STACK_POP)
