@@ -8,7 +8,9 @@
 #include "base/bits.h"
 #include "base/types.h"
 
-#define LARGE_PAGE_BYTES (2u << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; glibc 2.37 */
+#endif
 
 void *pages_map(size_t size_bytes)
 {
@@ -32,27 +34,46 @@ void *pages_map_large(size_t size_bytes)
 	return p;
 }
 
+/* Room at the boundary of a large page. */
+static uint8_t *reserve(size_t size_bytes)
+{
+	uint8_t *p = mmap(NULL, size_bytes + LARGE_PAGE_BYTES, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	size_t before = -(uintptr_t)p % LARGE_PAGE_BYTES;
+	if (before)
+		munmap(p, before);
+	munmap(p + before + size_bytes, LARGE_PAGE_BYTES - before);
+	return p + before;
+}
+
 bool pages_map_twice(size_t size_bytes, void **writable, void **running)
 {
-	void *first = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-			   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (first == MAP_FAILED)
-		return false;
+	uint8_t *first = reserve(size_bytes), *second = first ? reserve(size_bytes) : NULL;
 	/* Of 0 bytes: what is moved stays here, too. */
-	void *second = mremap(first, 0, size_bytes, MREMAP_MAYMOVE);
-	bool is_mapped = second != MAP_FAILED;
+	bool is_mapped =
+		second &&
+		mmap(first, size_bytes, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED &&
+		mremap(first, 0, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, second) != MAP_FAILED;
 	if (!is_mapped || mprotect(second, size_bytes, PROT_READ | PROT_EXEC)) {
 		int error = errno;
-		munmap(first, size_bytes);
-		if (is_mapped)
+		if (first)
+			munmap(first, size_bytes);
+		if (second)
 			munmap(second, size_bytes);
 		errno = error;
 		return false;
 	}
-	madvise(second, size_bytes, MADV_HUGEPAGE); /* where the host gives them to shared memory */
 	*writable = first;
 	*running = second;
 	return true;
+}
+
+void pages_gather(void *p, size_t size_bytes)
+{
+	madvise(p, size_bytes, MADV_COLLAPSE);
 }
 
 void pages_unmap(void *p, size_t size_bytes)

@@ -10,15 +10,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define LARGE_PAGE_BYTES (2u << 20)
+
 /* NULL if the host has no room. */
 void *pages_map(size_t size_bytes);
 /* At the boundary of a large page, and in large ones if the host gives them. */
 void *pages_map_large(size_t size_bytes);
 /*
  * The same pages at two addresses, for code: one to write it, one to run it, so that nothing can be
- * both. Whole pages; each is unmapped by itself. No memfd, whose mappings perf takes for a file's
- * and looks for no /tmp/perf-PID.map. False, with errno: nothing is mapped.
+ * both. Both begin at the boundary of a large page. Whole pages; each is unmapped by itself. No
+ * memfd, whose mappings perf takes for a file's and looks for no /tmp/perf-PID.map. False, with
+ * errno: nothing is mapped.
  */
 bool pages_map_twice(size_t size_bytes, void **writable, void **running);
+/* What lies at the places of large pages in such a mapping comes to lie in large pages. By itself
+ * Linux gives none to shared memory unless it is set to. Milliseconds each. */
+void pages_gather(void *p, size_t size_bytes);
 /* `size_bytes` as it was mapped with. pages_unmap(NULL, ...) is legal. */
 void pages_unmap(void *p, size_t size_bytes);

@@ -57,6 +57,27 @@ static void code_is_written_at_one_address_and_runs_at_another(void **state)
 	assert_string_not_equal(name, "/dev/zero");
 }
 
+static void gathered_code_is_the_same(void **state)
+{
+	(void)state;
+	static const uint8_t answer[] = {0xb8, 42, 0, 0, 0, 0xc3};
+	void *writable, *running;
+	assert_true(pages_map_twice(2 * LARGE_PAGE_BYTES, &writable, &running));
+	assert_int_equal((uintptr_t)writable % LARGE_PAGE_BYTES, 0);
+	assert_int_equal((uintptr_t)running % LARGE_PAGE_BYTES, 0);
+	uint8_t *last = (uint8_t *)writable + LARGE_PAGE_BYTES - sizeof(answer);
+	int (*ask)(void) = (int (*)(void))((uintptr_t)running + LARGE_PAGE_BYTES - sizeof(answer));
+	memcpy(last, answer, sizeof(answer));
+	pages_gather(running, LARGE_PAGE_BYTES);
+	assert_int_equal(ask(), 42);
+	last[1] = 43;
+	assert_int_equal(ask(), 43);
+	pages_gather(running, LARGE_PAGE_BYTES); /* what is large already */
+	assert_int_equal(ask(), 43);
+	pages_unmap(writable, 2 * LARGE_PAGE_BYTES);
+	pages_unmap(running, 2 * LARGE_PAGE_BYTES);
+}
+
 static void no_room_is_an_answer(void **state)
 {
 	(void)state;
@@ -68,6 +89,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(code_is_written_at_one_address_and_runs_at_another),
+		cmocka_unit_test(gathered_code_is_the_same),
 		cmocka_unit_test(no_room_is_an_answer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

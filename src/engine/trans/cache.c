@@ -55,6 +55,19 @@ bool cache_has_room(const struct trans *trans)
 	       trans->site_count + 8 * BLOCK_INSNS_MAX <= TRANS_SITES_MAX;
 }
 
+/* So much of a large page is in use when it becomes one: small guests need none. */
+#define GATHER_BYTES (LARGE_PAGE_BYTES / 4)
+
+void cache_take_code(struct trans *trans, uint64_t size_bytes)
+{
+	trans->code_used = align_up(trans->code_used + size_bytes, 16);
+	if (trans->code_used < trans->code_gathered + GATHER_BYTES ||
+	    trans->code_gathered + LARGE_PAGE_BYTES > TRANS_CODE_BYTES)
+		return;
+	pages_gather(trans->running + trans->code_gathered, LARGE_PAGE_BYTES);
+	trans->code_gathered += LARGE_PAGE_BYTES;
+}
+
 /* Runs `act` on every space of every vcpu. */
 static void for_all_spaces(struct trans *trans, void (*act)(struct space *, uint64_t),
 			   uint64_t argument)

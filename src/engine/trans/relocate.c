@@ -156,7 +156,7 @@ static struct translation *copy(struct trans *trans, const struct translation *f
 	memcpy(links, from->links, from->link_count * sizeof(*links));
 	memcpy(trans->writable + trans->code_used, trans->writable + (from->code - trans->running),
 	       from->code_bytes);
-	trans->code_used = align_up(trans->code_used + from->code_bytes, 16);
+	cache_take_code(trans, from->code_bytes);
 	copy_sites(trans, x, &way);
 	patch_code(trans, x, &way);
 	patch_record(trans, x, &way);

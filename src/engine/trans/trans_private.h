@@ -174,6 +174,7 @@ struct trans {
 	/* The code cache (cache.c). */
 	uint8_t *writable, *running;  /* the same memory, twice */
 	size_t code_used, code_fixed; /* fixed: the thunks at its start */
+	size_t code_gathered;	      /* in large pages, from the start on */
 	uint64_t full_count;	      /* how often it was full */
 	uint8_t *records;	      /* translations */
 	size_t records_used;
@@ -213,6 +214,8 @@ struct translation *cache_add(struct trans *trans, const struct part *parts, uns
 /* So many places as it has now. */
 void cache_keep_places(struct trans *trans, const struct translation *x);
 bool cache_has_room(const struct trans *trans);
+/* So many bytes behind those that are in use are code now. */
+void cache_take_code(struct trans *trans, uint64_t size_bytes);
 uint32_t cache_add_site(struct trans *trans, struct site site);
 void cache_link(struct trans *trans, struct link *l, struct translation *to);
 /* Lets a link lead to `target`, and nothing else. */

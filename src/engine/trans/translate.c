@@ -257,7 +257,7 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	emit_slow(&w);
 	w.x->code_bytes = (uint32_t)(emitter_here(&w.e) - w.x->code);
 	w.x->site_count = (uint16_t)(trans->site_count - w.x->first_site);
-	trans->code_used = align_up((uint64_t)(w.e.at - trans->writable), 16);
+	cache_take_code(trans, (uint64_t)(w.e.at - trans->writable) - trans->code_used);
 	cache_keep_places(trans, w.x);
 	b->translation = w.x;
 	perf_map_add(trans, w.x);
