@@ -38,13 +38,13 @@ struct delta {
 	uint8_t offset[2], value;
 };
 
-#define VALUE_COUNT_MAX 3
 #define DELTA_COUNT_MAX 24
 
+/* Behind DECODE_KEPT_BYTES that are not ours. */
 struct form {
 	uint8_t length, operand_count, value_count, delta_count;
 	uint32_t base; /* a struct decoded without values, as many operands as needed */
-	struct value values[VALUE_COUNT_MAX];
+	struct value values[DECODE_VALUES_MAX];
 	struct delta deltas[DELTA_COUNT_MAX];
 };
 
@@ -335,20 +335,47 @@ static bool learn(struct decoder *decoder, enum decode_mode mode, const uint8_t 
 	if (is_form && !choose_base(decoder, &f, &x))
 		return false;
 	size_t size_bytes = offsetof(struct form, deltas[f.delta_count]);
-	*entry = is_form ? take(decoder, size_bytes) : REFUSED;
+	*entry = is_form ? take(decoder, DECODE_KEPT_BYTES + size_bytes) : REFUSED;
 	if (!is_form || !*entry)
 		return *entry;
+	*entry += DECODE_KEPT_BYTES / UNIT;
 	memcpy(at(decoder, *entry), &f, size_bytes);
 	*entry |= IS_FORM;
+	return true;
+}
+
+/* Where the first of the bytes lead. */
+static uint32_t walk(const struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
+		     unsigned available)
+{
+	uint32_t entry = decoder->roots[mode];
+	for (unsigned k = 0; is_node(entry) && k < available; k++)
+		entry = ((const struct node *)at(decoder, entry))->next[bytes[k]];
+	return entry;
+}
+
+bool decoder_find(struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
+		  unsigned available, struct decode_found *out)
+{
+	uint32_t entry = walk(decoder, mode, bytes, available);
+	struct form *f = entry & IS_FORM ? at(decoder, entry) : NULL;
+	if (!f || f->length > available)
+		return false;
+	decoder->hit_count++;
+	out->kept = (uint8_t *)f - DECODE_KEPT_BYTES;
+	out->length = f->length;
+	out->value_count = f->value_count;
+	for (unsigned k = 0; k < f->value_count; k++)
+		out->values[k] = (struct decode_value){.offset = f->values[k].offset,
+						       .size_bytes = f->values[k].size_bytes,
+						       .value = read_value(&f->values[k], bytes)};
 	return true;
 }
 
 const struct decoded *decoder_decode(struct decoder *decoder, enum decode_mode mode,
 				     const uint8_t *bytes, unsigned available, ZyanStatus *status)
 {
-	uint32_t entry = decoder->roots[mode];
-	for (unsigned k = 0; is_node(entry) && k < available; k++)
-		entry = ((const struct node *)at(decoder, entry))->next[bytes[k]];
+	uint32_t entry = walk(decoder, mode, bytes, available);
 	if (entry & IS_FORM) {
 		const struct form *f = at(decoder, entry);
 		if (f->length <= available)

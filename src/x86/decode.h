@@ -14,6 +14,9 @@
  * is a line of the processor's cache that says what differs from another one's, and what was said
  * last of some dozens is kept as it is.
  *
+ * Who asks has room with each form, for what it makes of the instruction: with decoder_find() it
+ * has that and the numbers, and needs not look at what Zydis said.
+ *
  * The memory is bounded; when it is full all of it is forgotten.
  */
 #pragma once
@@ -41,6 +44,23 @@ void decoder_destroy(struct decoder *decoder); /* decoder_destroy(NULL) is legal
  * ZydisDecoderDecodeFull() says of it. `status` may be NULL. */
 const struct decoded *decoder_decode(struct decoder *decoder, enum decode_mode mode,
 				     const uint8_t *bytes, unsigned available, ZyanStatus *status);
+
+#define DECODE_VALUES_MAX 3
+#define DECODE_KEPT_BYTES 64u
+
+/* What the bytes of an instruction are: a form and numbers. */
+struct decode_found {
+	void *kept; /* DECODE_KEPT_BYTES, zeros at first; until the next decoder_decode() */
+	uint8_t length, value_count;
+	struct decode_value {
+		uint8_t offset, size_bytes; /* in the instruction */
+		uint64_t value;		    /* extended as Zydis does */
+	} values[DECODE_VALUES_MAX];	    /* of displacement and immediates, in this order */
+};
+
+/* False: decoder_decode() has to be asked. It is no use to it that `available` bytes are more. */
+bool decoder_find(struct decoder *decoder, enum decode_mode mode, const uint8_t *bytes,
+		  unsigned available, struct decode_found *out);
 
 /* How often Zydis was not asked, and how often everything was forgotten. */
 uint64_t decoder_hit_count(const struct decoder *decoder);

@@ -5,7 +5,7 @@
  * what the CPU model does not offer and what does not decode become an insn that raises #UD when it
  * is reached, never earlier.
  */
-#include "engine/interp/block.h"
+#include "engine/interp/lower_form.h"
 
 #include <string.h>
 
@@ -111,7 +111,7 @@ static bool lower_any(struct lowering *l)
 
 /* LOCK is legal only on read-modify-write instructions with a memory destination. Zydis refuses the
  * rest when decoding. */
-static void lower_one(struct lowering *l, struct insn *out, const struct decoded *x)
+void lower_one(struct lowering *l, struct insn *out, const struct decoded *x)
 {
 	const ZydisDecodedInstruction *d = &x->d;
 	l->d = d;
@@ -160,6 +160,32 @@ static bool writes_memory(const struct decoded *x)
 	return false;
 }
 
+/* The instruction at l->bytes, of which there are `have`. Returns how many of them it depends on;
+ * 0: it crosses into the next page. */
+static unsigned lower_next(struct lowering *l, enum decode_mode mode, unsigned have,
+			   struct insn *out, bool *writes)
+{
+	struct decoder *decoder = l->vm->decoder;
+	struct decode_found found;
+	ZyanStatus status;
+	if (mode == DECODE_64 && decoder_find(decoder, mode, l->bytes, have, &found) &&
+	    lower_recall(l, &found, out, writes))
+		return found.length;
+	const struct decoded *x = decoder_decode(decoder, mode, l->bytes, have, &status);
+	if (!x && status == ZYDIS_STATUS_NO_MORE_DATA && have < INSN_BYTES_MAX)
+		return 0;
+	*writes = x && writes_memory(x);
+	if (!x) {
+		lower_undecodable(out, status, l->bytes, have);
+		l->ends_block = true;
+		return have; /* any of them may make sense of what does not decode */
+	}
+	lower_one(l, out, x);
+	if (mode == DECODE_64)
+		lower_learn(l, l->bytes, out, *writes);
+	return out->length;
+}
+
 void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, unsigned available,
 		 unsigned insns_max)
 {
@@ -170,26 +196,19 @@ void lower_block(struct interp_vcpu *c, struct block *b, const uint8_t *bytes, u
 	unsigned offset = 0;
 	b->count = 0;
 	while (b->count < insns_max && offset < available) {
-		unsigned have = available - offset < 15 ? available - offset : 15;
-		ZyanStatus status;
-		const struct decoded *x =
-			decoder_decode(c->vm->decoder, mode, bytes + offset, have, &status);
-		if (!x && status == ZYDIS_STATUS_NO_MORE_DATA && have < 15)
-			break; /* crosses into the next page */
+		unsigned have = available - offset;
 		struct insn *out = &b->insns[b->count];
+		bool writes;
+		have = have < INSN_BYTES_MAX ? have : INSN_BYTES_MAX;
 		*out = (struct insn){.offset = (uint16_t)offset, .mode = (uint8_t)(16u << mode)};
 		l.bytes = bytes + offset;
-		if (x)
-			lower_one(&l, out, x);
-		else {
-			lower_undecodable(out, status, l.bytes, have);
-			l.ends_block = true;
-		}
+		unsigned used = lower_next(&l, mode, have, out, &writes);
+		if (!used)
+			break;
 		b->count++;
-		if (b->gfn2 == BLOCK_CHECKED && x && writes_memory(x))
+		if (b->gfn2 == BLOCK_CHECKED && writes)
 			l.ends_block = true;
-		/* Any of the bytes looked at may make sense of what does not decode. */
-		offset += x ? out->length : have;
+		offset += used;
 		if (l.ends_block)
 			break;
 	}
