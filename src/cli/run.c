@@ -11,6 +11,21 @@
 #include "cli/cli.h"
 #include "cli/notify.h"
 #include "cli/session.h"
+#include "report/interpreted.h"
+
+static int print_interpreted(struct session *s, struct error *e)
+{
+	struct trans_statistics statistics;
+	int r = vm_trans_statistics(s->vm, &statistics, e);
+	if (r)
+		return r;
+	if (s->options.interpreted_format == BILL_JSON)
+		r = report_write_interpreted_json(stdout, &statistics, e);
+	else
+		report_write_interpreted(stdout, &statistics);
+	trans_statistics_fini(&statistics);
+	return r;
+}
 
 static int finish(struct session *s, const struct vm_outcome *outcome)
 {
@@ -22,6 +37,10 @@ static int finish(struct session *s, const struct vm_outcome *outcome)
 		session_say_outcome(s, outcome);
 	if (session_check_snapshot(s) || session_print_state_hash(s) || session_write_folded(s))
 		return EXIT_CODE_VMM;
+	if (s->options.vm.interpreted && print_interpreted(s, &e)) {
+		fprintf(s->say, "gnomon run: error: --interpreted: %s\n", e.text);
+		return EXIT_CODE_VMM;
+	}
 	if (s->options.wants_report && bill_print(s->vm, &s->bill, &e)) {
 		fprintf(s->say, "gnomon run: error: --report: %s\n", e.text);
 		return EXIT_CODE_VMM;

@@ -124,6 +124,17 @@ static int set_format(void *target, const char *value, struct error *e)
 	return boot_format_parse(value, &o->vm.kernel_format, e);
 }
 
+static int set_interpreted(void *target, const char *value, struct error *e)
+{
+	struct run_options *o = target;
+	bool is_json = value && !strcmp(value, "json");
+	if (value && !is_json && strcmp(value, "table"))
+		return error_set(e, -EINVAL, "'%s' is neither table nor json", value);
+	o->vm.interpreted = true;
+	o->interpreted_format = is_json ? BILL_JSON : BILL_TABLE;
+	return 0;
+}
+
 static int set_report(void *target, const char *value, struct error *e)
 {
 	struct run_options *o = target;
@@ -367,6 +378,10 @@ static const struct option_row rows[] = {
 	{"lockstep", NULL, NULL,
 	 "trans: run every block in interp, too; end at the first difference", NULL, OPTION_SWITCH,
 	 FIELD(vm.lockstep)},
+	{"interpreted", NULL, "[FORMAT]",
+	 "trans: say at the end how much was translated, and which instructions were not: table "
+	 "or json [table]",
+	 NULL, OPTION_CUSTOM, .set = set_interpreted},
 	{"profile", NULL, "NAME",
 	 "the processor whose TLBs and prices are taken: k10-2350, skylake-sp, or a file "
 	 "(gnomon profile) [skylake-sp]",

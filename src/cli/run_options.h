@@ -34,6 +34,7 @@ struct run_options {
 	bool wants_report;
 	const char *report_file;  /* NULL: standard output */
 	int format;		  /* enum bill_format */
+	int interpreted_format;	  /* likewise, of --interpreted; not csv */
 	const char *folded_file;  /* NULL: no folded stacks */
 	const char *symbols_file; /* names for them; may be NULL */
 	bool wants_state_hash;

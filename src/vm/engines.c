@@ -1,6 +1,7 @@
 /*
  * The engines: the catalogue, what each goes together with, and the processor that each can show.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -94,6 +95,11 @@ int engine_check(const struct vm_config *c, struct error *e)
 				 "--lockstep: '%s' has nobody to keep step with; it goes with "
 				 "--engine trans",
 				 c->engine);
+	if (c->interpreted && ops != &trans_ops)
+		return error_set(e, -EINVAL,
+				 "--interpreted: '%s' translates nothing; it goes with --engine "
+				 "trans",
+				 c->engine);
 	if (c->observer_count && ops != &interp_ops)
 		return error_set(e, -EINVAL,
 				 "--engine: '%s' does not show each access to the schemes that "
@@ -143,8 +149,8 @@ const char *vm_choose_engine(const struct vm_config *c, const struct vm_purpose 
 		snprintf(why, VM_WHY_MAX, "only interp tells what translation and exits cost");
 		return "interp";
 	}
-	if (c->perf_map || c->lockstep)
-		wanted = c->perf_map ? "--perf-map" : "--lockstep";
+	if (c->perf_map || c->lockstep || c->interpreted)
+		wanted = c->perf_map ? "--perf-map" : c->lockstep ? "--lockstep" : "--interpreted";
 	else if (purpose->wants_counts)
 		wanted = "an instruction count";
 	else if (purpose->wants_virtual_time)
@@ -170,6 +176,12 @@ bool vm_counts(const struct vm *vm, enum event e)
 	bool is_hidden = event_group(e) == GROUP_TLB || event_group(e) == GROUP_WALK ||
 			 (event_group(e) == GROUP_WORK && e != EVENT_INSTRUCTION);
 	return !is_hidden || !vm->mmus[0]->is_unmodelled;
+}
+
+int vm_trans_statistics(const struct vm *vm, struct trans_statistics *out, struct error *e)
+{
+	assert(!strcmp(vm->config.engine, "trans"));
+	return trans_statistics_read(vm->engine, out, e);
 }
 
 int vm_kvm_statistics(struct vm *vm, struct kvm_statistic *out, unsigned *count, struct error *e)

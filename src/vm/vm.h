@@ -91,6 +91,7 @@ struct vm_config {
 	bool intercept_rdtsc;
 	bool perf_map;	     /* trans: /tmp/perf-PID.map */
 	bool lockstep;	     /* trans: interp runs every block, too */
+	bool interpreted;    /* trans: somebody will ask vm_trans_statistics() */
 	bool skips_kvm_test; /* kvm: run whatever the self-test finds missing */
 	enum clock_kind clock;
 	bool kvm_leaves; /* KVM's CPUID leaves and kvmclock */
@@ -242,6 +243,9 @@ const struct ledger *vm_ledger(const struct vm *vm, unsigned i);
 bool vm_counts(const struct vm *vm, enum event e);
 /* What the kernel counts of a machine under kvm, at most KVM_STATISTICS_MAX of them; -EOPNOTSUPP
  * under other engines, or where the kernel has none to tell. */
+/* Under the engine trans; trans_statistics_fini() is the caller's. */
+struct trans_statistics;
+int vm_trans_statistics(const struct vm *vm, struct trans_statistics *out, struct error *e);
 struct kvm_statistic;
 int vm_kvm_statistics(struct vm *vm, struct kvm_statistic *out, unsigned *count, struct error *e);
 struct memory *vm_memory(struct vm *vm);

@@ -1,6 +1,6 @@
 /*
- * --lockstep finds a translation that is wrong, and nothing where it is right; and the TLB of a
- * space forgets what it must and keeps the rest.
+ * --lockstep finds a translation that is wrong, and nothing where it is right; what is not
+ * translated is counted; and the TLB of a space forgets what it must and keeps the rest.
  */
 #include "machine.h"
 
@@ -76,6 +76,29 @@ static void test_a_wrong_store_is_found(void **state)
 	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
 	assert_non_null(strstr(m->exit.text, "memory differs"));
 	assert_int_equal(peek(m, DATA, 4), 5);
+}
+
+static void test_what_is_interpreted_is_counted(void **state)
+{
+	static const uint8_t code[] = {0x0f, 0xa2, 0xff, 0xcf, /* cpuid; dec edi */
+				       0x75, 0xfa, 0xf4};      /* jnz; hlt */
+	struct machine *m = *state;
+	struct trans_statistics s;
+	struct error e;
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RDI] = 5;
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_int_equal(trans_statistics_read(m->engine, &s, &e), 0);
+	assert_int_equal(s.executed, 16);
+	assert_int_equal(s.translated, 10);
+	assert_int_equal(s.count, 2);
+	assert_string_equal(s.list[0].name, "cpuid");
+	assert_int_equal(s.list[0].why, TRANS_NOT_TRANSLATED);
+	assert_int_equal(s.list[0].count, 5);
+	assert_string_equal(s.list[1].name, "hlt");
+	trans_statistics_fini(&s);
 }
 
 /* ---- spaces ---- */
@@ -213,6 +236,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_wrong_translation_is_found, machine_create,
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_a_wrong_store_is_found, machine_create,
+						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_what_is_interpreted_is_counted, machine_create,
 						machine_destroy),
 		cmocka_unit_test(test_an_empty_slot_matches_nothing),
 		cmocka_unit_test(test_reading_does_not_grant_writing),

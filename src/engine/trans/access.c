@@ -123,6 +123,7 @@ uint32_t add_site(struct work *w, struct site site)
 {
 	site.from = w->x;
 	site.part = w->g ? w->g->part : 0;
+	site.mnemonic = w->g ? (uint16_t)w->g->d.mnemonic : 0;
 	site.index = (uint8_t)(w->g ? w->g->index - w->x->parts[site.part].first : 0);
 	return cache_add_site(w->trans, site);
 }

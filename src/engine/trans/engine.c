@@ -14,6 +14,7 @@
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans.h"
 #include "engine/trans/translate_private.h"
+#include "ledger/ledger.h"
 
 #ifdef GNOMON_HARD
 #define WARM_COUNT 2
@@ -257,9 +258,12 @@ static void trans_run(struct engine *engine, unsigned index, uint64_t until_cycl
 		      struct vm_exit *exit)
 {
 	struct trans *trans = (struct trans *)(uintptr_t)((struct interp *)engine)->translator;
-	trans->vcpus[index]->gs = NULL; /* another thread, or another machine on this one */
+	struct trans_vcpu *t = trans->vcpus[index];
+	uint64_t before = ledger_total(t->c->ledger, EVENT_INSTRUCTION);
+	t->gs = NULL; /* another thread, or another machine on this one */
 	uint64_t own = host_gs_base();
 	interp_ops.run(engine, index, until_cycles, exit);
+	t->executed += ledger_total(t->c->ledger, EVENT_INSTRUCTION) - before;
 	host_set_gs_base(own);
 }
 

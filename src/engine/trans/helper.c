@@ -20,6 +20,7 @@ void helper_count(struct trans_vcpu *t, const struct frame *f)
 	uint64_t spent = t->budget_at - (uint64_t)(int64_t)f->budget;
 	t->budget_at = (uint64_t)(int64_t)f->budget;
 	t->c->cycles += spent;
+	t->in_code += spent;
 	ledger_charge_many(t->c->ledger, EVENT_INSTRUCTION, spent);
 }
 
@@ -348,6 +349,7 @@ static const uint8_t *finish_block(struct frame *f, const struct part *part, uns
 	const struct insn *i = &part->block->insns[index];
 	lockstep_void(f->t);
 	x87_put(f);
+	f->t->in_code -= part->block->count - index;
 	f->t->c->ops = part->block->insns;
 	f->vectors = VECTORS_OUT;
 	i->exec(f->state, i, f->t->c);
@@ -378,11 +380,12 @@ const uint8_t *helper_x87(struct frame *f)
 
 /* ---- instructions that are the interpreter's ---- */
 
-static const uint8_t *interpret(struct frame *f, const struct site *site)
+static const uint8_t *interpret(struct frame *f, const struct site *site, enum trans_why why)
 {
 	struct interp_vcpu *c = f->t->c;
 	const struct part *part = part_of(site);
 	bool had_x87 = f->x87;
+	statistics_note(f->t, site, why);
 	lockstep_void(f->t);
 	x87_put(f);
 	unsigned end = site->index + 1u;
@@ -407,15 +410,17 @@ const uint8_t *helper_interpret(struct frame *f)
 {
 	const struct site *site = &f->t->trans->sites[f->site];
 	enter_block(f, part_of(site));
-	return interpret(f, site);
+	return interpret(f, site, site->is_rare ? TRANS_RARE : TRANS_NOT_TRANSLATED);
 }
 
 const uint8_t *helper_end(struct frame *f)
 {
 	struct interp_vcpu *c = f->c;
-	const struct part *part = part_of(&f->t->trans->sites[f->site]);
+	const struct site *site = &f->t->trans->sites[f->site];
+	const struct part *part = part_of(site);
 	const struct block *b = part->block;
 	const struct insn *last = &b->insns[b->count - 1];
+	statistics_note(f->t, site, TRANS_NOT_TRANSLATED);
 	lockstep_void(f->t);
 	x87_put(f);
 	enter_block(f, part);
@@ -462,15 +467,15 @@ const uint8_t *helper_fill(struct frame *f)
 	bool crosses = (linear & PAGE_OFFSET_MASK) + site->size_bytes > PAGE_SIZE_BYTES;
 	bool is_bad = site->is_aligned && linear & (site->size_bytes - 1u);
 	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
-		return interpret(f, site);
+		return interpret(f, site, TRANS_ACCESS);
 	if (!mmu_translate(c->mmu, gva(linear), kind, c->mode, &page, &fault)) {
 		/* A branch's target may be worse than its operand: the interpreter knows it. */
 		if (!site->next)
-			return interpret(f, site);
+			return interpret(f, site, TRANS_ACCESS);
 		return take_fault(f, site, fault);
 	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
-		return interpret(f, site);
+		return interpret(f, site, TRANS_ACCESS);
 	if (site->is_write)
 		lockstep_write(t, page.host);
 	space_fill(t->space, linear, &page, site->is_write);

@@ -27,7 +27,7 @@ static void emit_rflags(struct work *w, uint32_t set, uint32_t clear)
 void add_rare(struct work *w, unsigned condition)
 {
 	struct slow *s = add_slow(w, SLOW_INTERPRET, emit_jcc_forward(&w->e, condition));
-	s->site = add_site(w, (struct site){0});
+	s->site = add_site(w, (struct site){.is_rare = true});
 }
 
 /*

@@ -13,3 +13,30 @@
 #include "engine/engine.h"
 
 extern const struct engine_ops trans_ops;
+
+/* Why the interpreter executed an instruction of translated code. */
+enum trans_why {
+	TRANS_NOT_TRANSLATED,
+	TRANS_RARE,   /* a case that its translation leaves out */
+	TRANS_ACCESS, /* of its memory: a device, two pages, a watched page */
+	TRANS_WHY_COUNT
+};
+
+struct trans_interpreted {
+	const char *name; /* the instruction's mnemonic */
+	enum trans_why why;
+	uint64_t count;
+};
+
+struct trans_statistics {
+	uint64_t executed;   /* instructions since the engine was made */
+	uint64_t translated; /* of them */
+	/* What translated code left to the interpreter, the most frequent first. */
+	struct trans_interpreted *list;
+	unsigned count;
+};
+
+/* Of all vcpus. -ENOMEM. */
+int trans_statistics_read(const struct engine *engine, struct trans_statistics *out,
+			  struct error *e);
+void trans_statistics_fini(struct trans_statistics *statistics);

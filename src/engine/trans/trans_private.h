@@ -23,6 +23,7 @@
 #include "engine/interp/block.h"
 #include "engine/trans/emit.h"
 #include "engine/trans/space.h"
+#include "engine/trans/trans.h"
 
 #define HOST_T0 11
 #define HOST_T1 14
@@ -74,7 +75,9 @@ struct site {
 	bool is_write;
 	bool is_aligned; /* must be, or #GP */
 	uint8_t size_bytes;
-	int32_t undo_sp; /* indirect branch to nowhere: what to add to RSP to take it back */
+	bool is_rare;	   /* translated, but not for this case */
+	uint16_t mnemonic; /* ZydisMnemonic; 0: it does not decode */
+	int32_t undo_sp;   /* indirect branch to nowhere: what to add to RSP to take it back */
 };
 
 /* A direct way out of a block. */
@@ -149,6 +152,10 @@ struct trans_vcpu {
 	struct space *last_user;		 /* one of them, or NULL */
 	const void *gs;				 /* what GS points to */
 	uint8_t kernel_key;			 /* whose jumps the kernel's spaces have */
+	/* statistics.c: instructions that run() has run, that generated code was entered for, and
+	 * that the interpreter executed meanwhile. */
+	uint64_t executed, in_code;
+	uint64_t interpreted[TRANS_WHY_COUNT][ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
 /* Where translations were found last, by guest-physical address: one look instead of a walk along
@@ -238,6 +245,9 @@ struct translation *relocate_find(struct trans *trans, struct block *b, uint64_t
 int perf_map_open(struct trans *trans, struct error *e);
 void perf_map_close(struct trans *trans);
 void perf_map_add(struct trans *trans, const struct translation *x);
+
+/* statistics.c */
+void statistics_note(struct trans_vcpu *t, const struct site *site, enum trans_why why);
 
 /* lockstep.c: all but the first do nothing unless it is on. */
 int lockstep_create(struct trans_vcpu *t, struct error *e);
