@@ -197,7 +197,7 @@ static bool translate_code(struct golden *g, struct guest *guest)
 	struct interp *vm = (struct interp *)guest_engine(guest);
 	g->trans = (struct trans *)(uintptr_t)vm->translator;
 	/* What the text shows; main() has seen that this host can run it. */
-	g->trans->has_bmi2 = true;
+	g->trans->has_bmi1 = true;
 	guest_let_flags_go(guest);
 	for (unsigned k = 0; k < 16; k++)
 		start.gpr[k] = DATA + 0x800 + 64 * k;
@@ -304,7 +304,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: golden [--accept] FILE...\n");
 		return 2;
 	}
-	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi2")) {
+	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi")) {
 		printf("this host lacks AVX2 or BMI2, with which the files were written\n");
 		return SKIPPED;
 	}

@@ -105,8 +105,8 @@ static void test_what_is_interpreted_is_counted(void **state)
 
 static bool holds(const struct space *p, uint64_t address, bool is_write)
 {
-	const struct space_entry *e = &p->tlb[space_slot(address)];
-	return ((is_write ? e->write : e->read) ^ address) < PAGE_SIZE_BYTES;
+	const uint64_t *tags = is_write ? p->write : p->read;
+	return (tags[space_slot(address)] ^ address) < PAGE_SIZE_BYTES;
 }
 
 static void fill(struct space *p, uint64_t address, unsigned shift, bool is_global, bool is_write)
@@ -116,6 +116,24 @@ static void fill(struct space *p, uint64_t address, unsigned shift, bool is_glob
 				.guest_shift = (uint8_t)shift,
 				.is_global = is_global};
 	space_fill(p, address, &page, is_write);
+}
+
+static void test_a_set_of_slots_is_walked_in_order(void **state)
+{
+	static struct slot_set s;
+	static const unsigned slots[] = {0, 63, 64, 4095, 4096, 40000, 65535};
+	unsigned slot = 0;
+	assert_false(slot_set_next(&s, &slot));
+	for (unsigned k = ARRAY_COUNT(slots); k-- > 0;)
+		slot_set_add(&s, slots[k]);
+	for (unsigned k = 0; k < ARRAY_COUNT(slots); k++, slot++) {
+		assert_true(slot_set_next(&s, &slot));
+		assert_int_equal(slot, slots[k]);
+	}
+	assert_false(slot_set_next(&s, &slot));
+	slot_set_clear(&s);
+	slot = 0;
+	assert_false(slot_set_next(&s, &slot));
 }
 
 static struct space *make_space(void)
@@ -239,6 +257,7 @@ int main(void)
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_what_is_interpreted_is_counted, machine_create,
 						machine_destroy),
+		cmocka_unit_test(test_a_set_of_slots_is_walked_in_order),
 		cmocka_unit_test(test_an_empty_slot_matches_nothing),
 		cmocka_unit_test(test_reading_does_not_grant_writing),
 		cmocka_unit_test(test_a_large_page_goes_as_a_whole),

@@ -149,7 +149,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	trans->has_avx = __builtin_cpu_supports("avx");
 	trans->exact_flags = config->clock->kind == CLOCK_VIRTUAL || config->lockstep;
 	trans->has_x87 = !x87_notes_pointers() || config->clock->kind == CLOCK_REAL;
-	trans->has_bmi2 = __builtin_cpu_supports("bmi2");
+	trans->has_bmi1 = __builtin_cpu_supports("bmi");
 	r = cache_init(trans, e);
 	if (!r && config->perf_map)
 		r = perf_map_open(trans, e);

@@ -75,14 +75,14 @@ static void add_to_word(uint8_t *at, uint32_t by)
 	memcpy(at, &value, 4);
 }
 
-/* The displacement of a slot's member in the TLB. */
+/* The displacement of a slot in one of the TLB's arrays. */
 static void move_slot(uint8_t *at, uint64_t by)
 {
-	const uint32_t slots = (SPACE_TLB_COUNT - 1) << SPACE_ENTRY_SHIFT;
+	const uint32_t slots = (SPACE_TLB_COUNT - 1) * 8;
 	uint32_t old, new;
-	static_assert(!offsetof(struct space, tlb), "its displacement is the slot's");
+	static_assert(!offsetof(struct space, read), "each array is aligned to its size");
 	memcpy(&old, at, 4);
-	new = old + (uint32_t)(by >> PAGE_SHIFT << SPACE_ENTRY_SHIFT);
+	new = old + (uint32_t)(by >> PAGE_SHIFT) * 8;
 	new = (old & ~slots) | (new &slots);
 	memcpy(at, &new, 4);
 }

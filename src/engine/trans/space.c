@@ -19,14 +19,12 @@ static bool is_set(const uint64_t *bits, uint64_t n)
 
 static void empty_slot(struct space *p, unsigned slot)
 {
-	p->tlb[slot] =
-		(struct space_entry){.read = space_empty_tag(slot), .write = space_empty_tag(slot)};
+	p->read[slot] = p->write[slot] = space_empty_tag(slot);
 }
 
 void space_init(struct space *p)
 {
-	for (unsigned slot = 0; slot < SPACE_TLB_COUNT; slot++)
-		empty_slot(p, slot);
+	empty_slot(p, 0); /* the others are */
 	for (unsigned slot = 0; slot < SPACE_JUMP_COUNT; slot++)
 		p->jump_rip[slot] = space_jump_empty(slot);
 }
@@ -34,45 +32,39 @@ void space_init(struct space *p)
 void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, bool is_write)
 {
 	unsigned slot = space_slot(address);
-	struct space_entry *e = &p->tlb[slot];
 	uint64_t number = align_down(address, PAGE_SIZE_BYTES);
 	uint8_t *host = page->host - (address & PAGE_OFFSET_MASK);
-	if (e->page != host || e->read != number)
+	if (p->page[slot] != host || p->read[slot] != number)
 		empty_slot(p, slot);
-	e->page = host;
-	e->guest_shift = page->guest_shift;
+	p->page[slot] = host;
+	p->guest_shift[slot] = page->guest_shift;
 	if (page->guest_shift > PAGE_SHIFT)
 		set(p->large_regions, address >> REGION_SHIFT);
 	p->has_large[address >> 63] |= page->guest_shift > PAGE_SHIFT;
 	p->has_huge[address >> 63] |= page->guest_shift > REGION_SHIFT;
 	if (!page->is_global)
-		p->tlb_local[slot / 64] |= BIT(slot % 64);
-	e->read = number; /* what may be written may be read */
+		slot_set_add(&p->tlb_local, slot);
+	p->read[slot] = number; /* what may be written may be read */
 	if (is_write)
-		e->write = number;
-	p->tlb_used[slot / 64] |= BIT(slot % 64);
+		p->write[slot] = number;
+	slot_set_add(&p->tlb_used, slot);
 }
 
 static void flush_tlb(struct space *p)
 {
-	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_used); w++) {
-		for (uint64_t used = p->tlb_used[w]; used; used &= used - 1)
-			empty_slot(p, w * 64 + (unsigned)__builtin_ctzll(used));
-		p->tlb_used[w] = p->tlb_local[w] = 0;
-	}
+	for (unsigned slot = 0; slot_set_next(&p->tlb_used, &slot); slot++)
+		empty_slot(p, slot);
+	slot_set_clear(&p->tlb_used);
+	slot_set_clear(&p->tlb_local);
 	memset(p->large_regions, 0, sizeof(p->large_regions));
 	p->has_large[0] = p->has_large[1] = p->has_huge[0] = p->has_huge[1] = false;
 }
 
 void space_flush_jumps(struct space *p)
 {
-	for (unsigned w = 0; w < ARRAY_COUNT(p->jump_used); w++) {
-		for (uint64_t used = p->jump_used[w]; used; used &= used - 1) {
-			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
-			p->jump_rip[slot] = space_jump_empty(slot);
-		}
-		p->jump_used[w] = 0;
-	}
+	for (unsigned slot = 0; slot_set_next(&p->jump_used, &slot); slot++)
+		p->jump_rip[slot] = space_jump_empty(slot);
+	slot_set_clear(&p->jump_used);
 	memset(p->code_pages, 0, sizeof(p->code_pages));
 	memset(p->code_regions, 0, sizeof(p->code_regions));
 	p->has_jumps[0] = p->has_jumps[1] = false;
@@ -87,25 +79,21 @@ void space_flush(struct space *p)
 /* Entries of the large page that `address` lies in. */
 static void drop_large(struct space *p, uint64_t address)
 {
-	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_used); w++)
-		for (uint64_t used = p->tlb_used[w]; used; used &= used - 1) {
-			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
-			const struct space_entry *e = &p->tlb[slot];
-			if (e->guest_shift > PAGE_SHIFT && !((e->read ^ address) >> e->guest_shift))
-				empty_slot(p, slot);
-		}
+	for (unsigned slot = 0; slot_set_next(&p->tlb_used, &slot); slot++) {
+		unsigned shift = p->guest_shift[slot];
+		if (shift > PAGE_SHIFT && !((p->read[slot] ^ address) >> shift))
+			empty_slot(p, slot);
+	}
 }
 
 /* Forgets what lies in the 2^shift bytes around `address`, or reaches into them. */
 static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 {
-	for (unsigned w = 0; w < ARRAY_COUNT(p->jump_used); w++)
-		for (uint64_t used = p->jump_used[w]; used; used &= used - 1) {
-			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
-			uint64_t rip = p->jump_rip[slot], last = rip + INSN_BYTES_MAX - 1;
-			if (!((rip ^ address) >> shift) || !((last ^ address) >> shift))
-				p->jump_rip[slot] = space_jump_empty(slot);
-		}
+	for (unsigned slot = 0; slot_set_next(&p->jump_used, &slot); slot++) {
+		uint64_t rip = p->jump_rip[slot], last = rip + INSN_BYTES_MAX - 1;
+		if (!((rip ^ address) >> shift) || !((last ^ address) >> shift))
+			p->jump_rip[slot] = space_jump_empty(slot);
+	}
 }
 
 void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
@@ -124,21 +112,16 @@ void space_drop_page(struct space *p, uint64_t address, bool is_large_code)
 
 void space_drop_local(struct space *p, bool drops_code)
 {
-	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_local); w++) {
-		for (uint64_t local = p->tlb_local[w]; local; local &= local - 1)
-			empty_slot(p, w * 64 + (unsigned)__builtin_ctzll(local));
-		p->tlb_local[w] = 0;
-	}
+	for (unsigned slot = 0; slot_set_next(&p->tlb_local, &slot); slot++)
+		empty_slot(p, slot);
+	slot_set_clear(&p->tlb_local);
 	if (drops_code || p->has_jumps[0])
 		space_flush_jumps(p);
 }
 
 void space_protect(struct space *p, const uint8_t *host)
 {
-	for (unsigned w = 0; w < ARRAY_COUNT(p->tlb_used); w++)
-		for (uint64_t used = p->tlb_used[w]; used; used &= used - 1) {
-			unsigned slot = w * 64 + (unsigned)__builtin_ctzll(used);
-			if (p->tlb[slot].page == host)
-				p->tlb[slot].write = space_empty_tag(slot);
-		}
+	for (unsigned slot = 0; slot_set_next(&p->tlb_used, &slot); slot++)
+		if (p->page[slot] == host)
+			p->write[slot] = space_empty_tag(slot);
 }

@@ -2,10 +2,12 @@
  * The translator's own TLB, and where indirect branches lead: one `struct space` for each guest
  * address space and privilege, addressed through GS while translated code runs.
  *
- * Invariant of an entry: `page` is the host address of the 4 KiB page of guest RAM that the tag
- * names, `read` is the page's address if the space's mode may read it, `write` if it may write it
- * and nobody has to hear of a write (no watch, D already set). Otherwise a tag is EMPTY: a page of
- * another slot, so that no address that comes to this slot can match. The check is
+ * The TLB is three arrays, for an access wants one tag and the page, and a scaled index saves the
+ * way to an address an instruction. Invariant of a slot: `page` is the host address of the 4 KiB
+ * page of guest RAM that the tag names, `read` is the page's address if the space's mode may read
+ * it, `write` if it may write it and nobody has to hear of a write (no watch, D already set).
+ * Otherwise a tag is EMPTY: a page of another slot, so that no address that comes to this slot can
+ * match; that is 0 but for slot 0, so that memory that nobody used is right. The check is
  *
  *     (address ^ tag) <= 4096 - size
  *
@@ -16,6 +18,7 @@
 
 #include "base/bits.h"
 #include "base/types.h"
+#include "engine/trans/slot_set.h"
 #include "paging/mmu.h"
 #include "x86/arch.h"
 
@@ -23,32 +26,27 @@
 #define SPACE_TLB_BITS 1
 #define SPACE_JUMP_BITS 2
 #else
-#define SPACE_TLB_BITS 14
+#define SPACE_TLB_BITS 16
 #define SPACE_JUMP_BITS 16
 #endif
 #define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
 #define SPACE_JUMP_COUNT (1u << SPACE_JUMP_BITS)
-#define SPACE_ENTRY_SHIFT 5
 #define SPACE_USER_COUNT 8
 #define SPACE_CODE_BITS 4096u
 
-struct space_entry {
-	uint64_t read, write;
-	uint8_t *page;
-	uint8_t guest_shift; /* of the guest's page */
-	uint8_t unused[7];
-};
-
 struct space {
-	struct space_entry tlb[SPACE_TLB_COUNT];
+	/* Aligned to their size: relocate.c finds the slot in a displacement. */
+	uint64_t read[SPACE_TLB_COUNT], write[SPACE_TLB_COUNT];
+	uint8_t *page[SPACE_TLB_COUNT];
+	uint8_t guest_shift[SPACE_TLB_COUNT]; /* of the guest's page */
 	uint64_t jump_rip[SPACE_JUMP_COUNT];
 	const uint8_t *jump_code[SPACE_JUMP_COUNT];
-	uint64_t tlb_used[(SPACE_TLB_COUNT + 63) / 64];	  /* slots that may be filled */
-	uint64_t jump_used[(SPACE_JUMP_COUNT + 63) / 64]; /* likewise */
-	uint64_t tlb_local[(SPACE_TLB_COUNT + 63) / 64];  /* ... with pages that are not global */
-	uint64_t code_pages[SPACE_CODE_BITS / 64];	  /* pages that jump_rip may name, hashed */
-	uint64_t code_regions[SPACE_CODE_BITS / 64];	  /* their 2 MiB, hashed */
-	uint64_t large_regions[SPACE_CODE_BITS / 64];	  /* 2 MiB with entries of large pages */
+	struct slot_set tlb_used;		      /* slots that may be filled */
+	struct slot_set jump_used;		      /* likewise */
+	struct slot_set tlb_local;		      /* ... with pages that are not global */
+	uint64_t code_pages[SPACE_CODE_BITS / 64];    /* pages that jump_rip may name, hashed */
+	uint64_t code_regions[SPACE_CODE_BITS / 64];  /* their 2 MiB, hashed */
+	uint64_t large_regions[SPACE_CODE_BITS / 64]; /* 2 MiB with entries of large pages */
 	bool has_large[2]; /* any entries of large pages, by half of the address space */
 	bool has_huge[2];  /* of larger ones than 2 MiB */
 	bool has_jumps[2];
@@ -65,7 +63,7 @@ static inline unsigned space_slot(uint64_t address)
 
 static inline uint64_t space_empty_tag(unsigned slot)
 {
-	return (uint64_t)(slot ^ 1) << PAGE_SHIFT;
+	return slot ? 0 : PAGE_SIZE_BYTES;
 }
 
 /* The multiplicative hash that translated code computes too. */
@@ -118,7 +116,8 @@ static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *
 	}
 	p->jump_rip[slot] = rip;
 	p->jump_code[slot] = code;
-	p->jump_used[slot / 64] |= BIT(slot % 64) | BIT(second % 64);
+	slot_set_add(&p->jump_used, slot);
+	slot_set_add(&p->jump_used, second);
 	/* The last byte that it may depend on may lie in the next page. */
 	for (unsigned k = 0; k < INSN_BYTES_MAX; k += INSN_BYTES_MAX - 1) {
 		unsigned page = ((rip + k) >> PAGE_SHIFT) % SPACE_CODE_BITS,

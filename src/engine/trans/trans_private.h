@@ -196,7 +196,7 @@ struct trans {
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
 	bool exact_flags; /* every exception shows the guest's flags as they were */
-	bool has_fsgsbase, has_bmi2;
+	bool has_fsgsbase, has_bmi1;
 	struct found *found; /* 1 << FOUND_BITS */
 	/* The link that led out last, to be patched when its target runs. */
 	struct link *pending;
@@ -204,7 +204,7 @@ struct trans {
 };
 
 /* The longest code of one guest instruction, slow paths included, and of a block. */
-#define TRANS_INSN_CODE_MAX 560u
+#define TRANS_INSN_CODE_MAX 600u
 #define TRANS_LOOP_CODE_MAX (BLOCK_INSNS_MAX * 48u + (STREAMS_MAX + PARTS_MAX + 2) * 192u)
 #define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX + TRANS_LOOP_CODE_MAX)
 #define TRANS_CODE_BYTES (32u << 20)
