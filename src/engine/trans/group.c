@@ -111,9 +111,19 @@ void group_plan(struct work *w)
 
 /* ---- translating ---- */
 
+/* T1 will be needed for something else: T0 alone has the host address. */
+static void add(struct work *w)
+{
+	if (w->adds_later && w->in_t0->left)
+		emit_lea(&w->e, HOST_T0, AT_OPERAND);
+	w->adds_later = false;
+}
+
 void group_begin(struct work *w)
 {
 	unsigned index = w->g->index;
+	if (w->adds_later && !copy_spares_t1(w, w->g))
+		add(w);
 	for (unsigned k = 0; !w->region && k < w->region_count; k++)
 		if (w->regions[k].first == index) {
 			w->region = &w->regions[k];
@@ -139,11 +149,13 @@ void group_leave(struct work *w)
 	r->flags = w->flags;
 	w->region = NULL;
 	w->in_t0 = NULL;
+	w->adds_later = false;
 }
 
 void group_free_t0(struct work *w)
 {
 	struct window *v = w->in_t0;
+	add(w);
 	if (v && v->left && !v->is_in_slot) {
 		emit_store(&w->e, frame_slot(offsetof(struct frame, windows) + 8 * v->slot),
 			   HOST_T0);
@@ -163,7 +175,8 @@ static struct host_memory look_up(struct work *w, const struct guest_address *a,
 	return l.operand;
 }
 
-/* T0 = the host address of `low`. */
+/* T0 = the host address of `low`, or T0 + T1 if that may be: who waits for an access, as a walk
+ * along a list does, need not wait for the sum. */
 static void open_window(struct work *w, struct window *v, const struct guest_address *a)
 {
 	struct guest_address b = *a;
@@ -178,7 +191,10 @@ static void open_window(struct work *w, struct window *v, const struct guest_add
 		emit_byte(&w->e, v->align - 1u);
 		w->entries[w->g->index][1] = emit_jcc_forward(&w->e, CONDITION_NE);
 	}
-	access_in_t0(w, at);
+	if (w->may_add_later)
+		w->adds_later = true;
+	else
+		access_in_t0(w, at);
 }
 
 struct host_memory group_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
@@ -198,7 +214,7 @@ struct host_memory group_access(struct work *w, const struct guest_address *a, u
 	w->in_t0 = v;
 	v->left--;
 	return (struct host_memory){.base = HOST_T0,
-				    .index = NO_INDEX,
+				    .index = w->adds_later ? HOST_T1 : NO_INDEX,
 				    .disp = (int32_t)(w->accesses[index].at - v->low)};
 }
 

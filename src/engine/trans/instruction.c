@@ -436,11 +436,13 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 	bool reg_home = is_at_home(c->reg), vvvv_home = is_at_home(c->vvvv);
 	if (c->has_high_byte || (reg_home && vvvv_home) || !address_of(w->g, c->memory, &a))
 		return false;
+	int home = reg_home ? c->reg : vvvv_home ? c->vvvv : GPR_NONE;
 	unsigned size_bytes = c->memory->size / 8;
 	if (!size_bytes || size_bytes > 32)
 		return false;
 	bool is_aligned = c->is_vector ? is_aligned_vector(w->g, size_bytes)
 				       : w->g->d.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+	w->may_add_later = home == GPR_NONE; /* which wants T1 */
 	struct operands o = {
 		.reg = host_or(c->reg, HOST_T1),
 		.vvvv = host_or(c->vvvv, HOST_T1),
@@ -448,7 +450,7 @@ static bool copy_with_memory(struct work *w, const struct copy *c)
 		.memory = is_aligned ? access_emit_aligned(w, &a, size_bytes, is_write)
 				     : access_emit(w, &a, size_bytes, is_write),
 	};
-	int home = reg_home ? c->reg : vvvv_home ? c->vvvv : GPR_NONE;
+	w->may_add_later = false;
 	if (home != GPR_NONE)
 		o.memory = access_in_t0(w, o.memory);
 	if (home != GPR_NONE && (is_write || !is_overwriting(c)))
@@ -653,6 +655,25 @@ bool translate_copied(struct work *w)
 }
 
 /* ---- what others want to know of it ---- */
+
+static bool is_home_in(const ZydisDecodedOperand *o)
+{
+	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER)
+		return is_at_home(general_register(o->reg.value) & 15);
+	return o->type == ZYDIS_OPERAND_TYPE_MEMORY && (is_at_home(general_register(o->mem.base)) ||
+							is_at_home(general_register(o->mem.index)));
+}
+
+bool copy_spares_t1(const struct work *w, const struct guest_insn *g)
+{
+	struct copied i;
+	if (!g->is_decoded || g->goes_on || !copy_describe(w, g, &i))
+		return false;
+	for (unsigned k = 0; k < g->d.operand_count; k++)
+		if (is_home_in(&g->operands[k]))
+			return false;
+	return true;
+}
 
 static void describe_written(const struct guest_insn *g, struct copied *out)
 {

@@ -167,6 +167,8 @@ struct work {
 	unsigned window_count, region_count;
 	struct region *region;				/* that is being translated; NULL: none */
 	struct window *in_t0;				/* T0 is its host address; NULL: none's */
+	bool may_add_later;				/* ... T0 + T1 may be */
+	bool adds_later;				/* ... it is */
 	int32_t sp_pending;				/* what RSP is still to be moved by */
 	uint8_t *entries[BLOCK_INSNS_MAX][ENTRIES_MAX]; /* jumps into a region's second copy */
 	struct slow *side_exits[PARTS_MAX];		/* of the branches behind the parts */
@@ -255,6 +257,8 @@ struct copied {
 	uint16_t written; /* general registers */
 };
 bool copy_describe(const struct work *w, const struct guest_insn *g, struct copied *out);
+/* Does it leave T1 alone, but for look-ups? */
+bool copy_spares_t1(const struct work *w, const struct guest_insn *g);
 /* Does the decoder tell all that it does with the flags? */
 bool is_quiet(const struct guest_insn *g);
 /* Does it use vector registers, and will translate_copied() have it run on the host's? */
