@@ -78,6 +78,23 @@ static void test_a_wrong_store_is_found(void **state)
 	assert_int_equal(peek(m, DATA, 4), 5);
 }
 
+/* A block that a fault ends leaves no page writable whose next writes nobody would see. */
+static void test_writes_behind_a_fault_happen_once(void **state)
+{
+	static const uint8_t code[] = {0xc7, 0x04, 0x25, 0, 0, 6,    0,
+				       7,    0,	   0,	 0,		 /* mov [DATA], 7 */
+				       0x8b, 0x04, 0x25, 0, 0, 0x40, 0}; /* mov eax, ... */
+	static const uint8_t add[] = {0x83, 0x04, 0x25, 0, 0, 6, 0, 5,	 /* add [DATA], 5 */
+				      0xeb, 0x00, 0xf4};
+	struct machine *m = *state;
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	poke(m, handler(VECTOR_PF), add, sizeof(add));
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_int_equal(peek(m, DATA, 4), 12);
+}
+
 static void test_what_is_interpreted_is_counted(void **state)
 {
 	static const uint8_t code[] = {0x0f, 0xa2, 0xff, 0xcf, /* cpuid; dec edi */
@@ -255,6 +272,8 @@ int main(void)
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_a_wrong_store_is_found, machine_create,
 						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_writes_behind_a_fault_happen_once,
+						machine_create, machine_destroy),
 		cmocka_unit_test_setup_teardown(test_what_is_interpreted_is_counted, machine_create,
 						machine_destroy),
 		cmocka_unit_test(test_a_set_of_slots_is_walked_in_order),

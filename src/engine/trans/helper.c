@@ -476,8 +476,8 @@ const uint8_t *helper_fill(struct frame *f)
 	}
 	if (!page.host || (site->is_write && page.flags) || !page.guest_shift || c->mmu->difference)
 		return interpret(f, site, TRANS_ACCESS);
-	if (site->is_write)
-		lockstep_write(t, page.host);
+	if (site->is_write && !lockstep_write(t, linear, page.host))
+		return interpret(f, site, TRANS_ACCESS);
 	space_fill(t->space, linear, &page, site->is_write);
 	reenter_block(f, part_of(site));
 	return site->resume;

@@ -4,10 +4,10 @@
  *
  * Blocks are neither linked nor found by the jump tables then, so that each returns here. Before a
  * block runs its state is kept; pages that it writes are copied when its first write to them fills
- * the TLB. Afterwards all is put back, the interpreter runs the block, and what both made of
- * registers and pages is compared. A block that left the common way (an instruction that the
- * interpreter executed, a fault, the end of the budget) is not compared: what it did may not be
- * done twice.
+ * the TLB, so no page may be written when a block begins, however the last one ended. Afterwards
+ * all is put back, the interpreter runs the block, and what both made of registers and pages is
+ * compared. A block that left the common way (an instruction that the interpreter executed, a
+ * fault, the end of the budget) is not compared: what it did may not be done twice.
  */
 #include <stdarg.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@
 #include "ledger/ledger.h"
 
 #define PAGES_MAX 64
+#define WRITABLE_MAX 256
 
 struct saved_page {
 	uint8_t *host;
@@ -28,6 +29,12 @@ struct lockstep {
 	uint64_t cycles;
 	struct saved_page pages[PAGES_MAX];
 	unsigned page_count;
+	/* What the TLBs let be written. */
+	struct {
+		struct space *space;
+		unsigned slot;
+	} writable[WRITABLE_MAX];
+	unsigned writable_count;
 	bool is_void; /* this block is not compared */
 	char text[6000];
 	size_t text_used;
@@ -44,11 +51,21 @@ void lockstep_destroy(struct trans_vcpu *t)
 	free(t->lockstep);
 }
 
+static void forget_writable(struct lockstep *l)
+{
+	while (l->writable_count) {
+		struct space *p = l->writable[--l->writable_count].space;
+		unsigned slot = l->writable[l->writable_count].slot;
+		p->write[slot] = space_empty_tag(slot);
+	}
+}
+
 void lockstep_begin(struct trans_vcpu *t)
 {
 	struct lockstep *l = t->lockstep;
 	if (!l)
 		return;
+	forget_writable(l);
 	l->before = *t->c->s;
 	l->ledger = *t->c->ledger;
 	l->cycles = t->c->cycles;
@@ -62,21 +79,22 @@ void lockstep_void(struct trans_vcpu *t)
 		t->lockstep->is_void = true;
 }
 
-void lockstep_write(struct trans_vcpu *t, uint8_t *host)
+bool lockstep_write(struct trans_vcpu *t, uint64_t linear, uint8_t *host)
 {
 	struct lockstep *l = t->lockstep;
 	if (!l)
-		return;
+		return true;
+	if (l->writable_count == WRITABLE_MAX || l->page_count == PAGES_MAX)
+		return false;
+	l->writable[l->writable_count].space = t->space;
+	l->writable[l->writable_count++].slot = space_slot(linear);
 	uint8_t *page = host - ((uintptr_t)host & PAGE_OFFSET_MASK);
 	for (unsigned k = 0; k < l->page_count; k++)
 		if (l->pages[k].host == page)
-			return;
-	if (l->page_count == PAGES_MAX) {
-		l->is_void = true;
-		return;
-	}
+			return true;
 	l->pages[l->page_count].host = page;
 	memcpy(l->pages[l->page_count++].before, page, PAGE_SIZE_BYTES);
+	return true;
 }
 
 /* ---- the report ---- */
@@ -186,7 +204,6 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	struct interp_vcpu *c = t->c;
 	if (!l)
 		return;
-	space_flush(t->space); /* the next block's writes are noted anew */
 	uint64_t count = c->cycles - l->cycles,
 		 rest = count % x->count; /* a loop runs repeatedly */
 	uint64_t parts = count / x->count * x->part_count + parts_run(x, rest);

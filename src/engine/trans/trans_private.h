@@ -255,8 +255,8 @@ void lockstep_destroy(struct trans_vcpu *t);
 void lockstep_begin(struct trans_vcpu *t);
 /* The block that runs will not be compared. */
 void lockstep_void(struct trans_vcpu *t);
-/* The page at `host` is about to be written. */
-void lockstep_write(struct trans_vcpu *t, uint8_t *host);
+/* The page of `linear`, at `host`, may be written from now on. False: not with lockstep. */
+bool lockstep_write(struct trans_vcpu *t, uint64_t linear, uint8_t *host);
 void lockstep_end(struct trans_vcpu *t, const struct translation *x);
 
 /* thunk.c: writes the thunks to the start of the code cache. */
