@@ -38,15 +38,6 @@ static bool is_step(const struct guest_insn *g, int *guest, int64_t *by)
 	       *by <= STEP_MAX;
 }
 
-/* Does `g` end an iteration? */
-static bool is_back_edge(const struct work *w, const struct guest_insn *g)
-{
-	return !(g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
-	       (branch_is_jcc(&g->d) ||
-		(branch_is_direct(g) && g->d.mnemonic == ZYDIS_MNEMONIC_JMP)) &&
-	       branch_target(g) == w->parts[0].rip;
-}
-
 /* What moves how far in an iteration. False: there is something in it that the inner body cannot
  * have. */
 static bool find_steps(const struct work *w, struct loop *l)
@@ -181,9 +172,8 @@ bool loop_find(struct work *w, struct loop *l)
 	const struct guest_insn *last = &w->trans->insns[w->count - 1];
 	*l = (struct loop){0};
 	/* 32-bit registers wrap where the counter would not. */
-	return !w->is_checked && !w->is_code32 && w->parts[0].block->gfn2 == ~0ull &&
-	       last->is_decoded && is_back_edge(w, last) && find_steps(w, l) && find_counter(l) &&
-	       find_streams(w, l);
+	return !w->is_code32 && trace_is_back_edge(w, last) && find_steps(w, l) &&
+	       find_counter(l) && find_streams(w, l);
 }
 
 /* ---- the way in ---- */

@@ -12,6 +12,7 @@
 
 #define PEEK_MAX 16 /* instructions, to learn what becomes of the flags */
 #define FORKS_MAX 2 /* branches on the way */
+#define ITERATIONS_MAX 4
 
 static bool is_in_page(const struct work *w, uint64_t rip)
 {
@@ -113,6 +114,33 @@ static struct block *follow(struct work *w, struct guest_insn *g, uint64_t *rip)
 	return branch_is_direct(g) ? warm_block(w, *rip = branch_target(g)) : NULL;
 }
 
+bool trace_is_back_edge(const struct work *w, const struct guest_insn *g)
+{
+	return !w->is_checked && w->parts[0].block->gfn2 == ~0ull && g->is_decoded &&
+	       !(g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
+	       (branch_is_jcc(&g->d) ||
+		(branch_is_direct(g) && g->d.mnemonic == ZYDIS_MNEMONIC_JMP)) &&
+	       branch_target(g) == w->parts[0].rip;
+}
+
+/* A loop's iteration is followed by others, so that they share look-ups and the budget's check. */
+static void unroll(struct work *w, struct guest_insn *last)
+{
+	const unsigned parts = w->part_count, count = w->count;
+	if (!trace_is_back_edge(w, last))
+		return;
+	for (unsigned n = 1; n < ITERATIONS_MAX && w->part_count + parts <= PARTS_MAX &&
+			     w->count + count <= BLOCK_INSNS_MAX;
+	     n++)
+		for (unsigned k = 0; k < parts; k++) {
+			const struct part *again = &w->parts[k];
+			last->goes_on = true;
+			last->is_inverted = branch_is_jcc(&last->d) &&
+					    branch_target(last) == again->rip;
+			last = add_part(w, again->block, again->rip);
+		}
+}
+
 void trace_choose(struct work *w, struct block *b, uint64_t rip)
 {
 	struct guest_insn *last = add_part(w, b, rip);
@@ -121,6 +149,7 @@ void trace_choose(struct work *w, struct block *b, uint64_t rip)
 		depend(w, rip, b->bytes);
 		last = add_part(w, b, rip);
 	}
+	unroll(w, last);
 	for (unsigned k = 0; k + 1 < w->part_count; k++)
 		w->parts[k].rest = (uint8_t)(w->count - w->parts[k + 1].first);
 }

@@ -362,6 +362,8 @@ bool translate_system(struct work *w);
 
 /* Chooses the blocks that the translation of `b` runs through, and decodes them. */
 void trace_choose(struct work *w, struct block *b, uint64_t rip);
+/* Does `g`, the last instruction, lead back to the start of a trace that is watched? */
+bool trace_is_back_edge(const struct work *w, const struct guest_insn *g);
 /* Flags that matter where control goes to `rip`. */
 uint8_t trace_live_at(struct work *w, uint64_t rip);
 
