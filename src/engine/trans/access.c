@@ -303,7 +303,7 @@ struct host_memory access_emit_aligned(struct work *w, const struct guest_addres
 
 struct host_memory access_in_t0(struct work *w, struct host_memory operand)
 {
-	if (operand.index == NO_INDEX)
+	if (operand.index != HOST_T1)
 		return operand;
 	emit_lea(&w->e, HOST_T0, operand);
 	return at_t0(0);

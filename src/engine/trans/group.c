@@ -162,6 +162,8 @@ void group_free_t0(struct work *w)
 		v->is_in_slot = true;
 	}
 	w->in_t0 = NULL;
+	if (w->loop)
+		w->loop->in_t0 = STREAM_NONE;
 }
 
 static struct host_memory look_up(struct work *w, const struct guest_address *a,

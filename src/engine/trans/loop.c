@@ -310,25 +310,35 @@ static void emit_charge(struct work *w, bool has_count, uint32_t most)
 
 /* ---- the inner body ---- */
 
+/* T0 = the stream's slot. */
+static void take_slot(struct work *w, unsigned n)
+{
+	if (w->loop->in_t0 != n)
+		emit_load(&w->e, HOST_T0, slot_of(n));
+	w->loop->in_t0 = (uint8_t)n;
+}
+
 struct host_memory loop_operand(struct work *w, const struct guest_address *a)
 {
 	const struct loop *l = w->loop;
 	unsigned n = l->stream_of[w->g->index];
 	struct host_memory m = {.base = HOST_T0, .index = NO_INDEX};
 	if (!l->streams[n].stride) {
-		emit_load(&w->e, HOST_T0, slot_of(n));
+		take_slot(w, n);
 		m.disp = (int32_t)(l->disp_of[w->g->index] - l->streams[n].a.disp);
 		return m;
 	}
 	if (is_base_alone(a)) {
-		emit_load(&w->e, HOST_T0, slot_of(n));
+		take_slot(w, n);
 		m.base = (uint8_t)host_register(a->base);
 		m.index = HOST_T0;
 		m.disp = (int32_t)(a->disp - l->streams[n].a.disp);
 		return m;
 	}
+	if (a->index != GPR_NONE && host_register(a->index) < 0)
+		group_free_t0(w);
 	access_address(w, a);
-	emit_load(&w->e, HOST_T0, slot_of(n));
+	take_slot(w, n);
 	return AT_OPERAND;
 }
 
@@ -389,6 +399,7 @@ void loop_emit(struct work *w)
 	const uint8_t *top = w->e.at;
 	w->flags = FLAGS_FRAME;
 	w->loop->is_inner = true;
+	w->loop->in_t0 = STREAM_NONE;
 	for (unsigned k = 0; k + 1 < w->count; k++) {
 		w->g = &w->trans->insns[k];
 		emit_inner_insn(w);

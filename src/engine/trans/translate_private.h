@@ -91,6 +91,8 @@ struct stream {
 	bool is_write;
 };
 
+#define STREAM_NONE 0xff
+
 struct loop {
 	int64_t step[GPR_COUNT]; /* what an iteration adds to each register */
 	uint16_t varying;	 /* registers that it changes otherwise */
@@ -104,6 +106,7 @@ struct loop {
 	const uint8_t *body; /* the ordinary one */
 	uint8_t *back;	     /* the displacement that leads to the next iteration */
 	bool is_inner;	     /* the body without look-ups is being written */
+	uint8_t in_t0;	     /* ... and T0 is this stream's slot, or STREAM_NONE's */
 };
 
 /* What an instruction does with memory, as the walk through the trace sees it (value.c). */
