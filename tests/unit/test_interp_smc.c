@@ -354,6 +354,47 @@ static void test_much_is_written_beside_code(void **state)
 	}
 }
 
+/* A function of registers alone that is rewritten before every sixth call: its operation and an
+ * operand. Flags go into it and come out of it. */
+static void test_short_function_is_often_rewritten(void **state)
+{
+	enum { FUNCTION = CODE + 0x1000, ROUNDS = 300, CALLS = 6 };
+	static const uint8_t caller[] = {
+		0x81, 0x05, 0xfe, 0x0f, 0,   0, 0x67, 0x45, 0x23, 0x01, /* add [operand] */
+		0x80, 0x35, 0xf6, 0x0f, 0,   0, 0x28, /* xor [operation]: ADD or SUB */
+		0xba, 6,    0,	  0,	0,	      /* mov edx, 6 */
+		0x83, 0xfa, 0x03,		      /* cmp edx, 3 */
+		0xe8, 0xe2, 0x0f, 0,	0,	      /* call */
+		0x48, 0x11, 0xc3,		      /* adc rbx, rax */
+		0xff, 0xca, 0x75, 0xf1,		      /* dec edx; jne */
+		0xff, 0xc9, 0x75, 0xd7, 0xf4};	      /* dec ecx; jne; hlt */
+	static const uint8_t function[] = {0x48, 0x15, 1,    2,	   3,	4, /* adc rax, 0x4030201 */
+					   0x48, 0x05, 0,    0,	   0,	0, /* add rax, operand */
+					   0x48, 0xc1, 0xc0, 0x07, 0xc3};  /* rol rax, 7; ret */
+	struct machine *m = *state;
+	uint64_t rax = 0, rbx = 0;
+
+	for (uint32_t round = 1; round <= ROUNDS; round++)
+		for (unsigned call = CALLS; call; call--) {
+			uint64_t operand = (uint64_t)(int32_t)(round * 0x1234567u);
+
+			rax += 0x4030201 + (call < 3);
+			rax += round % 2 ? -operand : operand;
+			rax = rax << 7 | rax >> 57;
+			rbx += rax + (rax & 1);
+		}
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RAX] = m->v.state.gpr[GPR_RBX] = 0;
+	m->v.state.gpr[GPR_RCX] = ROUNDS;
+	poke(m, CODE, caller, sizeof(caller));
+	poke(m, FUNCTION, function, sizeof(function));
+	for (unsigned k = 0; k < 20 && m->v.state.activity == ACTIVITY_RUNNING; k++)
+		go(m);
+	assert_halted_at(m, sizeof(caller));
+	assert_int_equal(m->v.state.gpr[GPR_RAX], rax);
+	assert_int_equal(m->v.state.gpr[GPR_RBX], rbx);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
 
 int main(void)
@@ -375,6 +416,7 @@ int main(void)
 		T(test_code_that_is_often_written_is_compared),
 		T(test_calm_code_is_watched_again),
 		T(test_much_is_written_beside_code),
+		T(test_short_function_is_often_rewritten),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

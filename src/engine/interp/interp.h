@@ -35,6 +35,7 @@ extern const struct engine_ops interp_ops;
 struct interp_vcpu;
 struct insn;
 struct block;
+struct decoded;
 
 #define HANDLER_ARGUMENTS struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c
 /* Defines a handler: HANDLER(op_nop) { NEXT; } */
@@ -73,6 +74,7 @@ struct insn {
 	uint8_t address_bytes;	    /* address size 2, 4, 8 */
 	uint8_t sub;		    /* small number for handlers that serve several instructions */
 	uint8_t mode;		    /* 16, 32 or 64: the code's mode */
+	uint8_t note;		    /* a translator's, of its form; 0: none */
 };
 
 /* What the handler functions assume about the mode; a block is valid only for its key. */
@@ -153,6 +155,9 @@ struct interp_translator {
 	void (*dropped)(void *opaque, struct block *b);
 	/* All blocks are about to be forgotten. */
 	void (*flushed)(void *opaque);
+	/* What insn.note becomes for the form of `x`, which is at `bytes` and not undefined,
+	 * whatever its numbers are. */
+	uint8_t (*note)(const struct decoded *x, const uint8_t *bytes);
 	void *opaque;	    /* borrowed */
 	uint8_t warm_count; /* 0 .. BLOCK_NEVER_WARM - 1 */
 };

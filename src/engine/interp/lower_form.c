@@ -109,6 +109,12 @@ static void explain(struct lowered *k, const struct sample *a, const struct samp
 	k->ends_block = a->ends_block;
 }
 
+static uint8_t note_of(const struct interp *vm, const struct decoded *x, const uint8_t *bytes,
+		       const struct insn *i)
+{
+	return vm->translator && !interp_is_undefined(i) ? vm->translator->note(x, bytes) : 0;
+}
+
 /* Another instruction of the form, somewhere else. */
 static bool make_other(struct lowering *l, const uint8_t *bytes, struct sample *out)
 {
@@ -126,6 +132,7 @@ static bool make_other(struct lowering *l, const uint8_t *bytes, struct sample *
 	struct lowering m = *l;
 	m.bytes = other;
 	lower_one(&m, &out->insn, x);
+	out->insn.note = note_of(l->vm, x, other, &out->insn);
 	out->ends_block = m.ends_block;
 	return decoder_find(decoder, DECODE_64, other, length, &out->found);
 }
@@ -146,6 +153,8 @@ void lower_learn(struct lowering *l, const uint8_t *bytes, const struct insn *in
 		return;
 	b.found = a.found;
 	b.insn = (struct insn){.offset = (uint16_t)(insn->offset + PAGE_SIZE_BYTES), .mode = 64};
-	if (make_other(l, bytes, &b) && b.found.kept == k)
-		explain(k, &a, &b);
+	if (!make_other(l, bytes, &b) || b.found.kept != k)
+		return;
+	a.insn.note = b.insn.note;
+	explain(k, &a, &b);
 }

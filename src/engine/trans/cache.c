@@ -97,6 +97,8 @@ void cache_flushed(void *opaque)
 	trans->code_used = trans->code_fixed;
 	trans->records_used = 0;
 	trans->site_count = 0;
+	trans->slots = trans->last_slot = NULL;
+	trans->slot_count = 0;
 	memset(trans->found, 0, sizeof(struct found) << FOUND_BITS);
 	trans->pending = NULL;
 }
@@ -122,6 +124,14 @@ struct translation *cache_add(struct trans *trans, const struct part *parts, uns
 	x->links = take_record(trans, TRANS_LINKS_MAX(part_count) * sizeof(*x->links));
 	x->places = take_record(trans, 0);
 	return x;
+}
+
+struct slot *cache_take_slot(struct trans *trans)
+{
+	struct slot *s = take_record(trans, sizeof(*s));
+	*s = (struct slot){0};
+	trans->slot_count++;
+	return s;
 }
 
 void cache_keep_places(struct trans *trans, const struct translation *x)
@@ -207,7 +217,9 @@ void cache_forget(struct trans *trans, struct translation *x)
 
 void cache_dropped(void *opaque, struct block *b)
 {
-	for (struct translation *x = b->translation; x; x = x->variant)
+	for (struct translation *x = b->translation; x; x = x->variant) {
 		cache_forget(opaque, x);
+		rewritten_give_back(opaque, x);
+	}
 	b->translation = NULL;
 }

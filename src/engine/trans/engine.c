@@ -61,6 +61,8 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 	if (!helper_is_translatable(c))
 		return refuse(b);
 	struct translation *x = relocate_find(trans, b, s->rip, c->mode);
+	if (unlikely(!x))
+		x = rewritten_translate(t, b);
 	if (unlikely(!x)) {
 		if (!cache_has_room(trans)) {
 			trans->full_count++;
@@ -141,6 +143,7 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 	trans->translator = (struct interp_translator){.run = run_translated,
 						       .dropped = cache_dropped,
 						       .flushed = cache_flushed,
+						       .note = rewritten_note,
 						       .opaque = trans,
 						       .warm_count = (uint8_t)(warm - 1)};
 	vm->translator = &trans->translator;

@@ -197,13 +197,17 @@ void flags_leave(struct work *w)
 		w->flags = FLAGS_FRAME;
 }
 
-void flags_to_host(struct work *w)
+void flags_emit_load(struct emitter *e)
 {
-	struct emitter *e = &w->e;
-	if (w->flags != FLAGS_FRAME)
-		return;
 	emit_store(e, FRAME(rax), GPR_RAX);
 	emit_sahf(e);
 	emit_load(e, GPR_RAX, FRAME(rax));
+}
+
+void flags_to_host(struct work *w)
+{
+	if (w->flags != FLAGS_FRAME)
+		return;
+	flags_emit_load(&w->e);
 	w->flags = FLAGS_BOTH;
 }

@@ -215,9 +215,7 @@ static struct translation *find_translation(struct trans_vcpu *t, struct block *
 static bool run_cold(struct frame *f, struct block *b)
 {
 	struct interp_vcpu *c = f->t->c;
-	if (c->vm->cache.restless || c->until - c->cycles < b->count ||
-	    (b->gfn2 == BLOCK_CHECKED && !block_is_current(c, b)) ||
-	    b->heat >= f->t->trans->translator.warm_count)
+	if (c->until - c->cycles < b->count || b->heat >= f->t->trans->translator.warm_count)
 		return false;
 	b->heat++;
 	x87_put(f);
@@ -239,6 +237,12 @@ static bool may_go_on(struct interp_vcpu *c)
 	       helper_is_translatable(c);
 }
 
+static const uint8_t *remember(struct trans_vcpu *t, const struct translation *x)
+{
+	space_remember(t->space, x->rip, x->code);
+	return x->code;
+}
+
 /* Where generated code goes on at RIP, or NULL and perhaps the block that it goes on with. */
 static const uint8_t *code_at(struct trans_vcpu *t, struct block **cold)
 {
@@ -248,10 +252,20 @@ static const uint8_t *code_at(struct trans_vcpu *t, struct block **cold)
 	if (code)
 		return code;
 	struct translation *x = find_translation(t, cold);
-	if (!x)
+	return x ? remember(t, x) : NULL;
+}
+
+/* `b` at RIP has no translation. It gets one at once, or is run; NULL: that is the loop's. What ran
+ * once since it was written will do so again. */
+static const uint8_t *enter_cold(struct frame *f, struct block *b)
+{
+	struct trans_vcpu *t = f->t;
+	if (t->c->vm->cache.restless || (b->gfn2 == BLOCK_CHECKED && !block_is_current(t->c, b)))
 		return NULL;
-	space_remember(t->space, x->rip, x->code);
-	return x->code;
+	struct translation *x = b->heat ? rewritten_translate(t, b) : NULL;
+	if (x)
+		return remember(t, x);
+	return run_cold(f, b) && may_go_on(t->c) ? code_at(t, &b) : NULL;
 }
 
 /* One block that is not translated is run on the way, for what comes behind it mostly is. */
@@ -263,8 +277,8 @@ const uint8_t *helper_go_on(struct frame *f)
 	if (!may_go_on(c) || t->lockstep)
 		return leave(f);
 	const uint8_t *code = code_at(t, &cold);
-	if (!code && cold && run_cold(f, cold) && may_go_on(c))
-		code = code_at(t, &cold);
+	if (!code && cold)
+		code = enter_cold(f, cold);
 	if (!code)
 		return leave(f);
 	f->vectors = VECTORS_OUT; /* the next block that wants them asks, and is checked */
@@ -282,6 +296,18 @@ const uint8_t *helper_budget(struct frame *f)
 	helper_count(f->t, f);
 	f->state->rip = x->rip;
 	return leave(f);
+}
+
+const uint8_t *helper_changed(struct frame *f)
+{
+	const struct translation *x = f->t->trans->sites[f->site].from;
+	helper_take(f);
+	helper_count(f->t, f);
+	f->state->rip = x->rip;
+	if (f->t->lockstep)
+		return leave(f);
+	block_is_current(f->c, x->block); /* which drops the translation */
+	return helper_go_on(f);
 }
 
 const uint8_t *helper_link(struct frame *f)

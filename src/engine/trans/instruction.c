@@ -675,6 +675,25 @@ bool copy_spares_t1(const struct work *w, const struct guest_insn *g)
 	return true;
 }
 
+static bool is_same_in_host(int guest)
+{
+	return guest == GPR_NONE || host_register(guest) == guest;
+}
+
+bool copy_is_verbatim(const struct guest_insn *g)
+{
+	struct copy c = {.g = g};
+	switch (g->d.mnemonic) {
+	case ZYDIS_MNEMONIC_LEA:
+	case ZYDIS_MNEMONIC_LZCNT: /* to some processors BSR and BSF */
+	case ZYDIS_MNEMONIC_TZCNT: return false;
+	default: break;
+	}
+	return is_plain(g->d.mnemonic) && !is_vector(g) && take_operands(&c) && !c.memory &&
+	       is_same_in_host(c.reg) && is_same_in_host(c.rm) && is_same_in_host(c.opcode) &&
+	       is_same_in_host(c.vvvv);
+}
+
 static void describe_written(const struct guest_insn *g, struct copied *out)
 {
 	for (unsigned k = 0; k < g->d.operand_count; k++) {

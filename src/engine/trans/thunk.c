@@ -244,6 +244,7 @@ void thunk_init(struct trans *trans)
 	trans->to_link = emit_thunk(&e, &shared, helper_link);
 	trans->to_indirect = emit_thunk(&e, &shared, helper_indirect);
 	trans->to_budget = emit_thunk(&e, &shared, helper_budget);
+	trans->to_changed = emit_thunk(&e, &shared, helper_changed);
 	trans->to_vectors = emit_thunk(&e, &shared, helper_vectors);
 	trans->to_x87 = emit_thunk(&e, &shared, helper_x87);
 	trans->code_used = trans->code_fixed = align_up((uint64_t)(e.at - trans->writable), 64);

@@ -131,6 +131,19 @@ struct translation {
 	struct part *parts;
 	struct link *links; /* room for TRANS_LINKS_MAX */
 	struct link *incoming;
+	struct slot *slot; /* that it lies in, or NULL */
+};
+
+/* Code that takes one short block after the other (rewritten.c); writable addresses. */
+struct slot {
+	struct translation *x;
+	struct slot *next;     /* of the free ones */
+	uint8_t *bytes;	       /* the block's */
+	uint8_t *count[3];     /* its instructions, as immediates */
+	uint8_t *calm, *guest; /* pointers */
+	uint8_t *last, *whole; /* comparison of the last word; jump to those of the others */
+	uint8_t *body;	       /* behind the comparisons */
+	uint8_t *saving_tail, *tail;
 };
 
 /* One behind each part and at the end; an inner loop has them once more. */
@@ -192,12 +205,14 @@ struct trans {
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
 	const uint8_t *to_fill, *to_interpret, *to_end, *to_syscall, *to_sysret, *to_tsc, *to_link,
-		*to_indirect, *to_budget, *to_vectors, *to_x87;
+		*to_indirect, *to_budget, *to_changed, *to_vectors, *to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
 	bool exact_flags; /* every exception shows the guest's flags as they were */
 	bool has_fsgsbase, has_bmi1;
-	struct found *found; /* 1 << FOUND_BITS */
+	struct found *found;		/* 1 << FOUND_BITS */
+	struct slot *slots, *last_slot; /* free ones, the oldest first */
+	unsigned slot_count;
 	/* The link that led out last, to be patched when its target runs. */
 	struct link *pending;
 	uint64_t pending_rip;
@@ -218,6 +233,7 @@ int cache_init(struct trans *trans, struct error *e);
 void cache_fini(struct trans *trans);
 void cache_flush(struct trans *trans);
 struct translation *cache_add(struct trans *trans, const struct part *parts, unsigned part_count);
+struct slot *cache_take_slot(struct trans *trans);
 /* So many places as it has now. */
 void cache_keep_places(struct trans *trans, const struct translation *x);
 bool cache_has_room(const struct trans *trans);
@@ -265,6 +281,14 @@ void thunk_init(struct trans *trans);
 /* translate.c: NULL if there is no point in translating it. */
 struct translation *translate(struct trans_vcpu *t, struct block *b);
 
+/* rewritten.c */
+
+uint8_t rewritten_note(const struct decoded *x, const uint8_t *bytes);
+/* The translation of `b` at RIP, or NULL if it is none of those that are made at once. */
+struct translation *rewritten_translate(struct trans_vcpu *t, struct block *b);
+/* Nothing leads to `x` any more. */
+void rewritten_give_back(struct trans *trans, struct translation *x);
+
 /* helper.c: called by generated code; each returns where to go on. */
 const uint8_t *helper_fill(struct frame *f);
 const uint8_t *helper_interpret(struct frame *f);
@@ -274,6 +298,8 @@ const uint8_t *helper_tsc(struct frame *f);
 const uint8_t *helper_link(struct frame *f);
 const uint8_t *helper_indirect(struct frame *f);
 const uint8_t *helper_budget(struct frame *f);
+/* A checked block is not what it was. */
+const uint8_t *helper_changed(struct frame *f);
 /* A block wants the vector registers. */
 const uint8_t *helper_vectors(struct frame *f);
 /* A block wants the x87 registers. */

@@ -192,6 +192,8 @@ void flags_find_live(struct work *w);
 void flags_leave(struct work *w);
 /* The frame takes the host's. Uses T0. */
 void flags_emit_save(struct emitter *e);
+/* The other way. Leaves T0 and T1 alone. */
+void flags_emit_load(struct emitter *e);
 /* The frame has the flags, whatever becomes of the host's. Uses T0. */
 void flags_to_frame(struct work *w);
 /* The host has them, too. Leaves T0 and T1 alone. */
@@ -259,6 +261,8 @@ struct copied {
 	struct guest_address a;
 	uint16_t written; /* general registers */
 };
+/* Are its bytes the host's, with no register elsewhere and no memory? */
+bool copy_is_verbatim(const struct guest_insn *g);
 bool copy_describe(const struct work *w, const struct guest_insn *g, struct copied *out);
 /* Does it leave T1 alone, but for look-ups? */
 bool copy_spares_t1(const struct work *w, const struct guest_insn *g);
