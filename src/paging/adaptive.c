@@ -252,7 +252,21 @@ static void estimate_build(const struct adaptive *a, struct adaptive_sample *s)
 	s->build_prefetches = entries - s->build_faults;
 }
 
-static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now)
+static struct adaptive_sample sample_shadow(const struct adaptive *a, uint64_t now)
+{
+	return (struct adaptive_sample){
+		.instructions = now - a->interval_start,
+		.tlb_misses = since(a, EVENT_TLB_MISS),
+		.cr3_writes = since(a, EVENT_EXIT_CR3_WRITE),
+		.invlpgs = since(a, EVENT_EXIT_INVLPG),
+		.table_writes = since(a, EVENT_EXIT_TABLE_WRITE),
+		.hidden_faults = since(a, EVENT_EXIT_PF_HIDDEN),
+		.prefetches = since(a, EVENT_SHADOW_PREFETCH),
+		.true_faults = since(a, EVENT_EXIT_PF_TRUE),
+	};
+}
+
+static struct adaptive_sample sample_nested(const struct adaptive *a, uint64_t now)
 {
 	struct adaptive_sample s = {
 		.instructions = now - a->interval_start,
@@ -268,16 +282,7 @@ static struct adaptive_sample take_sample(const struct adaptive *a, uint64_t now
 	uint64_t watched = a->tables_end ? a->tables_end - a->interval_start : all;
 	s.table_writes = a->table_exits * TABLES_ONE_IN * all / (watched ? watched : 1);
 	s.has_table_writes = a->is_watching;
-	if (a->policy.mode == ADAPTIVE_SHADOW) {
-		s.cr3_writes = since(a, EVENT_EXIT_CR3_WRITE);
-		s.invlpgs = since(a, EVENT_EXIT_INVLPG);
-		s.table_writes = since(a, EVENT_EXIT_TABLE_WRITE);
-		s.hidden_faults = since(a, EVENT_EXIT_PF_HIDDEN);
-		s.prefetches = since(a, EVENT_SHADOW_PREFETCH);
-		s.true_faults = since(a, EVENT_EXIT_PF_TRUE);
-	} else {
-		estimate_build(a, &s);
-	}
+	estimate_build(a, &s);
 	return s;
 }
 
@@ -319,14 +324,18 @@ static void change_mode(struct adaptive *a, enum adaptive_mode from)
 	mmu_flush_tlb(mmu);
 }
 
-/* At a boundary between accesses: is the interval over? */
+/* At a boundary between accesses: is the interval over, or the shadow no longer worth it? */
 static void look(struct adaptive *a)
 {
 	uint64_t now = instructions(a);
-	if (likely(now - a->interval_start < a->interval))
-		return;
-	struct adaptive_sample s = take_sample(a, now);
 	enum adaptive_mode from = a->policy.mode;
+	bool is_over = now - a->interval_start >= a->interval;
+	if (likely(!is_over && from == ADAPTIVE_NESTED))
+		return;
+	struct adaptive_sample s = from == ADAPTIVE_NESTED ? sample_nested(a, now)
+							   : sample_shadow(a, now);
+	if (!is_over && !adaptive_is_overdue(&a->policy, &s))
+		return;
 	if (adaptive_decide(&a->policy, &s) != from)
 		change_mode(a, from);
 	begin_interval(a, now);

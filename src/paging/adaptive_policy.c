@@ -51,16 +51,13 @@ static void learn(struct adaptive_policy *p, const struct adaptive_sample *s)
 }
 
 /* What of the shadow's overhead is its first building, which was paid for when it was chosen. */
-static uint64_t building(struct adaptive_policy *p, const struct adaptive_sample *s)
+static uint64_t building(const struct adaptive_policy *p, const struct adaptive_sample *s)
 {
 	uint64_t cycles =
 		s->hidden_faults * p->prices.hidden_fault + s->prefetches * p->prices.prefetch;
 	if (p->mode != ADAPTIVE_SHADOW)
 		return 0;
-	if (cycles > p->build_left)
-		cycles = p->build_left;
-	p->build_left -= cycles;
-	return cycles;
+	return cycles < p->build_left ? cycles : p->build_left;
 }
 
 /* Cycles of going to shadow paging. */
@@ -112,12 +109,14 @@ static enum adaptive_mode decide_by_rates(struct adaptive_policy *p,
 static enum adaptive_mode decide_by_cost(struct adaptive_policy *p, const struct adaptive_sample *s)
 {
 	enum adaptive_mode other = p->mode == ADAPTIVE_NESTED ? ADAPTIVE_SHADOW : ADAPTIVE_NESTED;
-	uint64_t mine = adaptive_overhead(p, s, p->mode) - building(p, s);
+	uint64_t paid_for = building(p, s);
+	uint64_t mine = adaptive_overhead(p, s, p->mode) - paid_for;
 	uint64_t its = adaptive_overhead(p, s, other);
 	uint64_t build = other == ADAPTIVE_SHADOW ? build_price(p, s) : p->built;
 	bool is_known = p->mode == ADAPTIVE_SHADOW || s->has_table_writes;
 	bool is_tiny = mine < s->instructions / TINY;
 	learn(p, s);
+	p->build_left -= paid_for;
 	if (p->mode == ADAPTIVE_NESTED) {
 		uint64_t least = its - s->table_writes * p->prices.table_write;
 		p->wants_table_writes =
@@ -144,4 +143,13 @@ static enum adaptive_mode decide_by_cost(struct adaptive_policy *p, const struct
 enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adaptive_sample *s)
 {
 	return p->rule == ADAPTIVE_BY_RATES ? decide_by_rates(p, s) : decide_by_cost(p, s);
+}
+
+bool adaptive_is_overdue(const struct adaptive_policy *p, const struct adaptive_sample *s)
+{
+	if (p->mode != ADAPTIVE_SHADOW || p->rule != ADAPTIVE_BY_COST)
+		return false;
+	uint64_t mine = adaptive_overhead(p, s, ADAPTIVE_SHADOW) - building(p, s);
+	uint64_t its = adaptive_overhead(p, s, ADAPTIVE_NESTED);
+	return mine > its && p->saved + mine - its >= p->prices.change + p->built;
 }

@@ -14,10 +14,11 @@
  * use cost more than native in the last interval, and what would the other have cost?
  *
  * Hysteresis is the rule of renting and buying: change when what the other mode would have saved,
- * in intervals in a row that agree, has paid for the change. Then no sequence of phases can cost
- * much more than twice the best. The price of going to shadow paging is that of building the shadow
- * of the pages in use; while that lasts its faults are not held against it. Going back gives that
- * shadow up, so it costs as much: a burst of faults in a long phase is sat out.
+ * in intervals in a row that agree, has paid for the change. Then phases as they come cost less
+ * than twice the best fixed mode, and a guest that turns against each choice about three times. The
+ * price of going to shadow paging is that of building the shadow of the pages in use; while that
+ * lasts its faults are not held against it. Going back gives that shadow up, so it costs as much: a
+ * burst of faults in a long phase is sat out. Going back need not wait for the interval's end.
  *
  * How often the guest writes its tables costs exits to find out under nested paging. So it is asked
  * only while everything else speaks for shadow paging, and a change waits for the answer. An answer
@@ -89,3 +90,8 @@ uint64_t adaptive_overhead(const struct adaptive_policy *p, const struct adaptiv
 
 /* The mode for the next interval. */
 enum adaptive_mode adaptive_decide(struct adaptive_policy *p, const struct adaptive_sample *s);
+
+/* Before the interval is over: would it go back to nested paging now? Shadow paging costs exits, so
+ * a VMM can see it lose while it loses, and a guest that takes down what it built a moment ago
+ * loses more in one interval than the change does. */
+bool adaptive_is_overdue(const struct adaptive_policy *p, const struct adaptive_sample *s);

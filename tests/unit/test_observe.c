@@ -273,7 +273,7 @@ static void the_papers_rule_knows_two_rates(void **state)
 	}
 }
 
-/* Renting and buying: whatever the guest does, at most about twice the best fixed mode. */
+/* Renting and buying: over phases as they come, at most about twice the best fixed mode. */
 static void the_policy_is_never_far_from_the_best(void **state)
 {
 	struct world w;
@@ -299,6 +299,63 @@ static void the_policy_is_never_far_from_the_best(void **state)
 		assert_true(paid < 2 * (fixed[0] < fixed[1] ? fixed[0] : fixed[1]));
 	}
 	world_close(&w);
+}
+
+/* A guest that turns against each choice as soon as it is made: waiting, the change and waiting to
+ * go back each cost as much as the shadow, and the best fixed mode pays one of them. */
+static void the_policy_withstands_a_guest_that_works_against_it(void **state)
+{
+	static const struct adaptive_sample against[] = {
+		[ADAPTIVE_NESTED] = {.tlb_misses = 5000,
+				     .has_table_writes = true,
+				     .build_faults = 1000},
+		[ADAPTIVE_SHADOW] = {.table_writes = 100},
+	};
+	struct adaptive_policy p;
+	uint64_t paid = 0, fixed[2] = {0, 0};
+	unsigned change_count = 0;
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
+	for (unsigned i = 0; i < 1000; i++) {
+		enum adaptive_mode before = p.mode;
+		const struct adaptive_sample *s = &against[before];
+		for (unsigned m = 0; m < 2; m++)
+			fixed[m] += adaptive_overhead(&p, s, (enum adaptive_mode)m);
+		paid += adaptive_overhead(&p, s, before);
+		if (adaptive_decide(&p, s) == before)
+			continue;
+		change_count++;
+		paid += p.prices.change + p.build_left;
+		p.build_left = 0; /* seen */
+	}
+	assert_true(change_count > 40);
+	assert_true(paid * 10 < 32 * (fixed[0] < fixed[1] ? fixed[0] : fixed[1]));
+}
+
+/* A shadow that loses is given up when the loss has paid for it, not when the interval is over; the
+ * paper's rule and nested paging know whole intervals only. */
+static void the_policy_does_not_wait_for_the_interval_to_end(void **state)
+{
+	const struct adaptive_sample misses = {
+		.tlb_misses = 50000, .has_table_writes = true, .build_faults = 100};
+	struct adaptive_sample writes = {.instructions = 100};
+	struct adaptive_policy p;
+	adaptive_policy_init(&p, NULL, ADAPTIVE_BY_COST);
+	assert_false(adaptive_is_overdue(&p, &misses));
+	assert_int_equal(adaptive_decide(&p, &misses), ADAPTIVE_SHADOW);
+	uint64_t price = p.prices.change + p.built;
+	writes.table_writes = (price - 1) / p.prices.table_write;
+	assert_false(adaptive_is_overdue(&p, &writes));
+	writes.table_writes++;
+	assert_true(adaptive_is_overdue(&p, &writes));
+	writes.tlb_misses = 50; /* which nested paging would pay */
+	assert_false(adaptive_is_overdue(&p, &writes));
+	writes.table_writes += 2;
+	writes.hidden_faults = 100; /* its building was paid for when it was chosen */
+	assert_true(adaptive_is_overdue(&p, &writes));
+	assert_int_equal(adaptive_decide(&p, &writes), ADAPTIVE_NESTED);
+	p.mode = ADAPTIVE_SHADOW;
+	p.rule = ADAPTIVE_BY_RATES;
+	assert_false(adaptive_is_overdue(&p, &writes));
 }
 
 static void observers_go_with_their_primary(void **state)
@@ -372,6 +429,8 @@ int main(void)
 		cmocka_unit_test(the_policy_leaves_small_things_alone),
 		cmocka_unit_test(the_papers_rule_knows_two_rates),
 		cmocka_unit_test(the_policy_is_never_far_from_the_best),
+		cmocka_unit_test(the_policy_withstands_a_guest_that_works_against_it),
+		cmocka_unit_test(the_policy_does_not_wait_for_the_interval_to_end),
 		cmocka_unit_test(observers_go_with_their_primary),
 		cmocka_unit_test(strategies_are_parsed_and_printed),
 	};
