@@ -32,10 +32,12 @@
 #include "paging/catalogue.h"
 #include "paging/shadow.h"
 
-/* Under --verify one page is audited after so many exits; in hard mode after each, at first. */
+/* Under --verify one page is audited after so many exits; in hard mode after each, at first, and
+ * everything as often as can be afforded. */
 #define AUDIT_EVERY 64u
 #define AUDIT_REACH 64u
 #define HARD_AUDITS 65536u
+#define HARD_WHOLE_AUDITS 16u
 
 static struct shadow *core_of(struct strategy *s)
 {
@@ -133,14 +135,24 @@ static int cache_create(struct strategy **out, struct mmu *mmu, const struct mmu
 }
 
 /* One of the pages used last, in turn, against the invariants. */
-static void audit_in_turn(struct shadow *s)
+static bool audit_in_turn(struct shadow *s, char *why, size_t size)
 {
-	struct mmu_private *p = s->mmu->private;
-	char why[200];
 	uint32_t page = s->newest;
 	for (uint32_t n = s->audit_count++ % AUDIT_REACH; n && page != SHADOW_NONE; n--)
 		page = s->pages[page].older;
-	if (page == SHADOW_NONE || shadow_audit_page(s, page, why, sizeof(why)))
+	return page == SHADOW_NONE || shadow_audit_page(s, page, why, size);
+}
+
+/* After exit number `exit`. */
+static void audit(struct shadow *s, uint64_t exit)
+{
+	struct mmu_private *p = s->mmu->private;
+	bool is_whole = hard_is_due(exit, HARD_WHOLE_AUDITS);
+	bool is_by_page = hard_is_due(exit, HARD_AUDITS) || (p->verify && exit % AUDIT_EVERY == 0);
+	char why[200];
+	if (likely(!is_whole && !is_by_page))
+		return;
+	if (is_whole ? shadow_audit(s, why, sizeof(why)) : audit_in_turn(s, why, sizeof(why)))
 		return;
 #ifdef GNOMON_HARD
 	assert(!"the shadow breaks its invariants");
@@ -166,9 +178,7 @@ void shadow_resume(struct shadow *s)
 	s->is_flush_due = false;
 	ledger_exit_end(s->mmu->ledger, s->exit_cause, s->exit_start);
 	s->exit_start = 0;
-	uint64_t exit = s->exit_count++;
-	if (hard_is_due(exit, HARD_AUDITS) || (s->mmu->private->verify && exit % AUDIT_EVERY == 0))
-		audit_in_turn(s);
+	audit(s, s->exit_count++);
 }
 
 void shadow_charge_exit(struct shadow *s, enum event e)
