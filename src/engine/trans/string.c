@@ -19,7 +19,8 @@
 static bool is_known(const struct guest_insn *g, bool *is_rep)
 {
 	*is_rep = false;
-	if (g->d.meta.category != ZYDIS_CATEGORY_STRINGOP || g->d.address_width != 64)
+	if (g->d.meta.category != ZYDIS_CATEGORY_STRINGOP ||
+	    g->d.address_width != (is_code32(g) ? 32 : 64))
 		return false;
 	for (unsigned k = 0; k < g->d.raw.prefix_count; k++) {
 		*is_rep |= g->bytes[k] == 0xf3;
@@ -64,9 +65,11 @@ static void emit_lend(struct emitter *e, unsigned pointer, unsigned host)
 	emit_rr(e, EMIT_W, 0x01, host, pointer); /* add */
 }
 
-static void emit_give_back(struct emitter *e, unsigned pointer, unsigned host)
+static void emit_give_back(struct work *w, unsigned pointer, unsigned host)
 {
-	emit_rr(e, EMIT_W, 0x29, host, pointer); /* sub */
+	emit_rr(&w->e, EMIT_W, 0x29, host, pointer); /* sub */
+	if (w->is_code32)
+		emit_rr(&w->e, 0, 0x89, pointer, pointer); /* it wraps at 4 GiB */
 }
 
 /* Leaves the common way if it is a long run or a backward one; returns the way around all of it. */
@@ -112,9 +115,9 @@ bool translate_string(struct work *w)
 		emit_lend(e, GPR_RSI, HOST_T1);
 	}
 	emit_string(e, opcode, size_bytes, is_rep);
-	emit_give_back(e, GPR_RDI, HOST_T0);
+	emit_give_back(w, GPR_RDI, HOST_T0);
 	if (is_movs)
-		emit_give_back(e, GPR_RSI, HOST_T1);
+		emit_give_back(w, GPR_RSI, HOST_T1);
 	if (is_rep)
 		emit_patch(nothing, e->at);
 	return true;
