@@ -1,7 +1,8 @@
 /*
  * Which blocks a translation runs through: the one that it is made for, and behind it those that a
  * direct branch inside the page leads to, as long as they are warm, too. The budget is taken for
- * all of them at the entry, and flags that the next one overwrites are never saved.
+ * all of them at the entry, and flags that the next one overwrites are never saved. What leads back
+ * to its start goes on with the same blocks again: the iterations of a loop share look-ups, too.
  *
  * What is known of code that is not the first block's own holds as long as the bytes do: the
  * translation depends on the 64-byte granules (block.h) of all that was looked at here.
@@ -10,9 +11,9 @@
 
 #include <string.h>
 
-#define PEEK_MAX 16 /* instructions, to learn what becomes of the flags */
-#define FORKS_MAX 2 /* branches on the way */
-#define ITERATIONS_MAX 4
+#define PEEK_MAX 16	 /* instructions, to learn what becomes of the flags */
+#define FORKS_MAX 2	 /* branches on the way */
+#define ITERATIONS_MAX 4 /* of a loop in one translation */
 
 static bool is_in_page(const struct work *w, uint64_t rip)
 {
@@ -123,7 +124,7 @@ bool trace_is_back_edge(const struct work *w, const struct guest_insn *g)
 	       branch_target(g) == w->parts[0].rip;
 }
 
-/* A loop's iteration is followed by others, so that they share look-ups and the budget's check. */
+/* An iteration of a loop is followed by others. */
 static void unroll(struct work *w, struct guest_insn *last)
 {
 	const unsigned parts = w->part_count, count = w->count;
