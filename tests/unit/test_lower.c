@@ -80,7 +80,6 @@ static void assert_same(const struct insn *a, const struct insn *b)
 	assert_ptr_equal(a->exec, b->exec);
 	assert_int_equal(a->imm, b->imm);
 	assert_int_equal(a->disp, b->disp);
-	assert_int_equal(!a->aux, !b->aux);
 	assert_memory_equal(&a->offset, &b->offset, sizeof(*a) - offsetof(struct insn, offset));
 }
 

@@ -108,6 +108,11 @@ static bool has_tiny_result(const struct insn *i, const struct vcpu_state *s,
 	return false;
 }
 
+static inline const struct host_stub *stub_of(const struct insn *i)
+{
+	return (const struct host_stub *)(uintptr_t)i->imm;
+}
+
 static void take_back(struct vcpu_state *s, const struct saved_state *old)
 {
 	memcpy(s->fpu.ymm, old->ymm, sizeof(old->ymm));
@@ -119,7 +124,7 @@ static void take_back(struct vcpu_state *s, const struct saved_state *old)
 static APART void run_unmasked(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
 			       void *operand)
 {
-	const struct host_stub *stub = i->aux;
+	const struct host_stub *stub = stub_of(i);
 	uint32_t guest = s->fpu.mxcsr & MXCSR_VALID;
 	uint32_t unmasked = ~guest >> 7 & MXCSR_EXCEPTIONS;
 	bool is_underflow = (unmasked & 0x10) && (stub->flags & STUB_ARITHMETIC);
@@ -161,7 +166,7 @@ static HOST_INLINE void run_float(struct vcpu_state *s, const struct insn *i, st
 		return;
 	}
 	_mm_setcsr(guest & MXCSR_VALID);
-	((host_code *)(uintptr_t)i->imm)(s, operand, NULL);
+	stub_of(i)->code(s, operand, NULL);
 	s->fpu.mxcsr = _mm_getcsr();
 	if (unlikely(guest & ~(MXCSR_MASKS | MXCSR_EXCEPTIONS)))
 		_mm_setcsr(MXCSR_DEFAULT);
@@ -173,7 +178,7 @@ static HOST_INLINE void run_float(struct vcpu_state *s, const struct insn *i, st
 static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c,
 			     uint64_t linear)
 {
-	const struct host_stub *stub = i->aux;
+	const struct host_stub *stub = stub_of(i);
 	_Alignas(64) uint8_t copy[64] = {0};
 	bool is_write = stub->flags & STUB_WRITES;
 	if (is_write && (stub->flags & STUB_READS) && stub->memory_bytes <= 8) {
@@ -200,7 +205,7 @@ static APART void run_copied(struct vcpu_state *s, const struct insn *i, struct 
 
 enum operand_kind { OPERAND_NONE, OPERAND_READ, OPERAND_WRITE };
 
-/* i->imm: the stub's code, i->rm: bytes of the memory operand, i->reg: alignment - 1. */
+/* i->imm: the stub, i->rm: bytes of the memory operand, i->reg: alignment - 1. */
 static HOST_INLINE void host_execute(HANDLER_ARGUMENTS, enum host_class class,
 				     enum operand_kind kind, bool is_float)
 {
@@ -220,7 +225,7 @@ static HOST_INLINE void host_execute(HANDLER_ARGUMENTS, enum host_class class,
 	if (is_float)
 		run_float(s, i, c, operand);
 	else
-		((host_code *)(uintptr_t)i->imm)(s, operand, NULL);
+		stub_of(i)->code(s, operand, NULL);
 }
 
 #define HOST_HANDLER(name, class, kind, is_float)             \
@@ -286,7 +291,7 @@ static void image_take(const struct fx_image *m, struct fpu_state *f, uint16_t v
 static void take_pointers(const struct fx_image *m, struct vcpu_state *s, const struct insn *i,
 			  struct interp_vcpu *c)
 {
-	const struct host_stub *stub = i->aux;
+	const struct host_stub *stub = stub_of(i);
 	struct fpu_state *f = &s->fpu;
 	if (m->fip != POINTER_UNTOUCHED) {
 		bool is_ours = m->fip == (uint64_t)(uintptr_t)stub->code + stub->insn_offset;
@@ -325,7 +330,7 @@ static bool is_unwritten(const uint8_t *bytes, unsigned count)
  * afterwards, for an unmasked exception may keep it from touching memory at all. */
 static void image_operand(struct interp_vcpu *c, const struct insn *i, uint8_t copy[64])
 {
-	const struct host_stub *stub = i->aux;
+	const struct host_stub *stub = stub_of(i);
 	if (stub->flags & STUB_WRITES) {
 		memset(copy, UNWRITTEN, 64);
 		return;
@@ -338,7 +343,7 @@ static void image_operand(struct interp_vcpu *c, const struct insn *i, uint8_t c
 
 static APART void run_image(struct vcpu_state *s, const struct insn *i, struct interp_vcpu *c)
 {
-	const struct host_stub *stub = i->aux;
+	const struct host_stub *stub = stub_of(i);
 	bool is_write = stub->flags & STUB_WRITES, is_float_mmx = stub->flags & STUB_FLOAT;
 	if (stub->vector_load | stub->vector_store)
 		host_check(s, i, c, HOST_SSE, false);
@@ -583,8 +588,8 @@ static bool is_encodable(const struct lowering *l, enum host_class class, int me
 static void choose_handler(struct lowering *l, const struct host_stub *stub)
 {
 	struct insn *out = l->out;
-	out->aux = stub;
-	out->imm = (uint64_t)(uintptr_t)stub->code;
+	out->flags |= INSN_STUB;
+	out->imm = (uint64_t)(uintptr_t)stub;
 	out->rm = stub->memory_bytes;
 	if (stub->flags & STUB_ARITHMETIC)
 		describe_results(l, stub);

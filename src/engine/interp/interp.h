@@ -54,14 +54,14 @@ enum insn_flag {
 	INSN_LOCK = 1 << 3,
 	INSN_FLAT = 1 << 5,   /* the same with a 32-bit address through a flat segment (KEY_FLAT) */
 	INSN_MEMORY = 1 << 4, /* the operand that rm describes is memory */
+	INSN_STUB = 1 << 6,   /* imm is a host stub, which goes when the blocks go */
 };
 
 struct insn {
 	void (*exec)(HANDLER_ARGUMENTS);
 	uint64_t imm; /* immediate, sign-extended; relative branches: displacement from the block's
-			 start */
+			 start; what else a handler needs, e.g. a host stub */
 	int64_t disp;
-	const void *aux; /* what the handler needs besides, e.g. a host stub */
 	uint16_t offset; /* of this instruction from the block's start */
 	uint8_t length;
 	uint8_t flags; /* enum insn_flag */

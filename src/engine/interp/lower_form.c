@@ -149,7 +149,7 @@ void lower_learn(struct lowering *l, const uint8_t *bytes, const struct insn *in
 		return;
 	k->kind = LOWERED_EACH_TIME;
 	k->writes_memory = writes_memory;
-	if (insn->aux) /* it goes when the blocks go */
+	if (insn->flags & INSN_STUB)
 		return;
 	b.found = a.found;
 	b.insn = (struct insn){.offset = (uint16_t)(insn->offset + PAGE_SIZE_BYTES), .mode = 64};
