@@ -150,18 +150,24 @@ static struct found *found_at(const struct trans *trans, uint64_t gpa)
 	return &trans->found[gpa * 0x9e3779b97f4a7c15ull >> (64 - FOUND_BITS)];
 }
 
+/* The guest-physical address, and in what its 52 bits leave the mode and the block's key. */
+static uint64_t found_place(uint64_t gpa, unsigned mode, unsigned key)
+{
+	return gpa | (uint64_t)mode << 52 | (uint64_t)key << 56;
+}
+
 struct translation *cache_recall(const struct trans *trans, uint64_t gpa, uint64_t rip,
 				 const struct interp_vcpu *c)
 {
 	const struct found *e = found_at(trans, gpa);
-	bool is_it = e->gpa == gpa && e->rip == rip && e->mode == c->mode && e->key == c->key;
-	return is_it ? e->x : NULL;
+	return e->place == found_place(gpa, c->mode, c->key) && e->rip == rip ? e->x : NULL;
 }
 
 void cache_note(struct trans *trans, struct translation *x)
 {
-	*found_at(trans, x->block->gpa) = (struct found){
-		.gpa = x->block->gpa, .x = x, .rip = x->rip, .mode = x->mode, .key = x->block->key};
+	uint64_t gpa = x->block->gpa;
+	*found_at(trans, gpa) = (struct found){
+		.place = found_place(gpa, x->mode, x->block->key), .rip = x->rip, .x = x};
 }
 
 void cache_lead(const struct trans *trans, const struct link *l, const uint8_t *target)

@@ -186,18 +186,18 @@ static struct translation *find_translation(struct trans_vcpu *t, struct block *
 {
 	struct interp_vcpu *c = t->c;
 	uint64_t rip = c->s->rip, address;
-	struct block **guess = &c->vm->cache.jump_cache[block_jump_slot(rip)], *b = *guess;
 	*cold = NULL;
 	if (!fetch(t, rip, &address))
 		return NULL;
+	struct translation *x = cache_recall(t->trans, address, rip, c);
+	if (x)
+		return x;
+	struct block **guess = &c->vm->cache.jump_cache[block_jump_slot(rip)], *b = *guess;
 	if (b && b->gpa == address && b->key == c->key && b->gfn2 >= BLOCK_CHECKED &&
 	    !b->translation) {
 		*cold = b;
 		return NULL;
 	}
-	struct translation *x = cache_recall(t->trans, address, rip, c);
-	if (x)
-		return x;
 	b = block_find(c->vm, address, c->key);
 	if (!b || (unlikely(b->gfn2 != ~0ull) && !still_crosses(t, b)))
 		return NULL;

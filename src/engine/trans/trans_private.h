@@ -179,10 +179,10 @@ struct trans_vcpu {
 #define FOUND_BITS 14
 #endif
 struct found {
-	uint64_t gpa;
-	struct translation *x; /* NULL: nothing here */
+	uint64_t place; /* found_place() */
 	uint64_t rip;
-	uint8_t mode, key;
+	struct translation *x; /* NULL: nothing here */
+	uint64_t unused;       /* two to a line of the host's cache */
 };
 
 #define TRANS_SITES_MAX (1u << 20)
