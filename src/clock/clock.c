@@ -42,6 +42,7 @@ void clock_init(struct clock *c, enum clock_kind kind, uint64_t hz)
 {
 	*c = (struct clock){.kind = kind, .hz = hz, .wall_start_s = 946684800};
 	if (kind == CLOCK_REAL) {
+		interpolation_init(&c->between);
 		c->real_start_ns = host_time_ns();
 		c->wall_start_s = (uint64_t)time(NULL);
 	}
@@ -51,6 +52,7 @@ void clock_resume(struct clock *c, uint64_t now_cycles, uint64_t wall_start_s)
 {
 	c->now_cycles = now_cycles;
 	c->wall_start_s = wall_start_s;
+	interpolation_init(&c->between);
 	/* May lie before the host's own start: the difference is what counts, modulo 2^64. */
 	if (c->kind == CLOCK_REAL)
 		c->real_start_ns = host_time_ns() - clock_ns_from_cycles(c, now_cycles);
@@ -69,11 +71,17 @@ uint64_t clock_tsc_zero(const struct clock *c)
 	return c->tsc_start;
 }
 
-static uint64_t real_now(const struct clock *c)
+static uint64_t real_now(struct clock *c)
 {
+	uint64_t before = __rdtsc(), ticks = before - c->between.tsc;
 	if (c->is_tsc)
-		return __rdtsc() - c->tsc_start;
-	return clock_cycles_from_ns(c, host_time_ns() - c->real_start_ns);
+		return before - c->tsc_start;
+	if (likely(ticks < c->between.ticks))
+		return interpolation_at(&c->between, ticks);
+	uint64_t ns = host_time_ns(), after = __rdtsc();
+	uint64_t now = clock_cycles_from_ns(c, ns - c->real_start_ns);
+	interpolation_answer(&c->between, before, after, now);
+	return now;
 }
 
 uint64_t clock_now(struct clock *c)

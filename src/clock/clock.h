@@ -12,6 +12,7 @@
 #pragma once
 
 #include "base/types.h"
+#include "clock/interpolation.h"
 
 enum clock_kind { CLOCK_VIRTUAL, CLOCK_REAL };
 
@@ -28,15 +29,16 @@ struct timer {
 struct clock {
 	enum clock_kind kind;
 	uint64_t hz;
-	uint64_t now_cycles;	/* virtual kind: the time; real kind: the last time read */
-	uint64_t real_start_ns; /* real kind: the host's monotonic time at cycle 0 */
-	bool is_tsc;		/* real kind: counts the host's TSC, which ticks at `hz` */
-	uint64_t tsc_start;	/* the host's TSC at cycle 0 */
-	uint64_t wall_start_s;	/* seconds since 1970 at cycle 0, what the RTC shows */
-	struct timer *timers;	/* armed ones, earliest first */
-	struct timer *due;	/* armed ones that clock_run_due() has taken and not fired yet */
-	uint64_t changes;	/* counts arming and cancelling: the run loop notices a new earlier
-				   deadline by it */
+	uint64_t now_cycles;	      /* virtual kind: the time; real kind: the last time read */
+	uint64_t real_start_ns;	      /* real kind: the host's monotonic time at cycle 0 */
+	struct interpolation between; /* real kind, of two readings of the host's time */
+	bool is_tsc;		      /* real kind: counts the host's TSC, which ticks at `hz` */
+	uint64_t tsc_start;	      /* the host's TSC at cycle 0 */
+	uint64_t wall_start_s;	      /* seconds since 1970 at cycle 0, what the RTC shows */
+	struct timer *timers;	      /* armed ones, earliest first */
+	struct timer *due; /* armed ones that clock_run_due() has taken and not fired yet */
+	uint64_t changes;  /* counts arming and cancelling: the run loop notices a new earlier
+			      deadline by it */
 };
 
 #define CLOCK_NEVER UINT64_MAX

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/host_time.h"
 #include "clock/clock.h"
 
 #include <cmocka.h>
@@ -131,6 +132,56 @@ static void test_real(void **state)
 	assert_true(c.wall_start_s > 946684800);
 }
 
+/* Answers as of a clock that ticks 3 cycles for 2 of the TSC. */
+#define EVENLY(p, tsc) interpolation_answer(p, tsc, (tsc) + 100, ((tsc) + 100) / 2 * 3)
+
+static void test_interpolation(void **state)
+{
+	const uint64_t start = 1ull << 40, long_ago = 1ull << 26;
+	struct interpolation p = {0};
+	EVENLY(&p, start);
+	EVENLY(&p, start + 1000);
+	assert_int_equal(p.ticks, 0); /* no rate yet */
+	EVENLY(&p, start + long_ago);
+	assert_true(p.ticks > 1000);
+	assert_int_equal(interpolation_at(&p, 1000), (start + long_ago + 100) / 2 * 3 + 1500);
+	/* Something ran between the clock and the TSC: it says nothing about either. */
+	interpolation_answer(&p, start + long_ago, start + 2 * long_ago, 5);
+	assert_int_equal(p.ticks, 0);
+	EVENLY(&p, start + 3 * long_ago);
+	assert_true(p.ticks > 1000);
+	/* The TSC ticks otherwise: the rate is measured anew. */
+	uint64_t then = start + 3 * long_ago + 100, cycles = then / 2 * 3;
+	interpolation_answer(&p, then + long_ago, then + long_ago, cycles + long_ago);
+	assert_int_equal(p.ticks, 0);
+	interpolation_answer(&p, then + 2 * long_ago, then + 2 * long_ago, cycles + 2 * long_ago);
+	assert_true(p.ticks > 1000);
+	assert_int_equal(interpolation_at(&p, 1000), cycles + 2 * long_ago + 1000);
+	/* One that does not tick evenly is not asked. */
+	struct interpolation never = {.is_impossible = true};
+	EVENLY(&never, start);
+	EVENLY(&never, start + long_ago);
+	assert_int_equal(never.ticks, 0);
+}
+
+/* A clock that counts in between never strays from the host's. */
+static void test_real_in_between(void **state)
+{
+	const uint64_t hz = 3500000000u;
+	struct clock c;
+	clock_init(&c, CLOCK_REAL, hz);
+	uint64_t start = host_time_ns(), last = 0, now_ns;
+	do {
+		uint64_t before = host_time_ns(), now = clock_now(&c);
+		now_ns = host_time_ns();
+		assert_true(now >= last);
+		last = now;
+		/* Between the readings around it, give or take 20 microseconds. */
+		assert_true(clock_ns_from_cycles(&c, now) + c.real_start_ns + 20000 >= before);
+		assert_true(clock_ns_from_cycles(&c, now) + c.real_start_ns <= now_ns + 20000);
+	} while (now_ns < start + 100000000);
+}
+
 /* A clock that goes on, virtual or real, goes on from where the other was. */
 static void test_resume(void **state)
 {
@@ -158,6 +209,8 @@ int main(void)
 		cmocka_unit_test(test_order),
 		cmocka_unit_test(test_timers_that_touch_timers),
 		cmocka_unit_test(test_real),
+		cmocka_unit_test(test_interpolation),
+		cmocka_unit_test(test_real_in_between),
 		cmocka_unit_test(test_resume),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
