@@ -314,8 +314,9 @@ static bool translate_unmodelled(struct mmu *mmu, gva_t address, enum access_kin
 	out->gpa = t.gpa;
 	out->guest_shift = t.is_uncached ? 0 : t.guest_shift;
 	out->is_global = t.flags & WALK_G;
+	unsigned half = address.v >> 63;
+	mmu->has_global[half] |= out->is_global;
 	if (kind == ACCESS_FETCH) {
-		unsigned half = address.v >> 63;
 		mmu->has_large_code[half] |= t.guest_shift > PAGE_SHIFT;
 		mmu->has_local_code[half] |= !out->is_global;
 	}
@@ -502,7 +503,7 @@ void mmu_invpcid(struct mmu *mmu, unsigned type, unsigned pcid, gva_t address)
 		fast_map_empty(mmu);
 	FOR_EACH_SCHEME(m, mmu)
 	scheme_invpcid(m, type, pcid, address);
-	mmu_tell(mmu, type == INVPCID_ADDRESS ? MMU_FLUSH_PAGE : MMU_FLUSH_ALL, address);
+	mmu_tell(mmu, type == INVPCID_ADDRESS ? MMU_FLUSH_ADDRESS : MMU_FLUSH_ALL, address);
 }
 
 #define CR4_FLUSHES (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP)
@@ -521,6 +522,7 @@ void mmu_controls_changed(struct mmu *mmu, uint64_t old_cr0, uint64_t old_cr4, u
 	mmu_tell(mmu, MMU_FLUSH_ALL, gva(0)); /* what it remembers are rights */
 	memset(mmu->has_large_code, false, sizeof(mmu->has_large_code));
 	memset(mmu->has_local_code, false, sizeof(mmu->has_local_code));
+	memset(mmu->has_global, false, sizeof(mmu->has_global));
 	FOR_EACH_SCHEME(m, mmu)
 	{
 		struct mmu_private *p = m->private;

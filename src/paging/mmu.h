@@ -87,11 +87,12 @@ struct mmu_fast_entry {
 
 /* What the guest may no longer use of what it was told. */
 enum mmu_flush {
-	MMU_FLUSH_ALL,	  /* every translation of every space */
-	MMU_FLUSH_SPACE,  /* CR3 was written: the new space's translations must go but for global
-			     ones */
-	MMU_SWITCH_SPACE, /* CR3 was written; the new space's translations may stay */
-	MMU_FLUSH_PAGE,	  /* one page, in the present space and if it is global */
+	MMU_FLUSH_ALL,	   /* every translation of every space */
+	MMU_FLUSH_SPACE,   /* CR3 was written: the new space's translations must go but for global
+			      ones */
+	MMU_SWITCH_SPACE,  /* CR3 was written; the new space's translations may stay */
+	MMU_FLUSH_PAGE,	   /* one page, in the present space and if it is global */
+	MMU_FLUSH_ADDRESS, /* one page, in whichever space */
 };
 
 /* Of an engine that remembers translations itself, longer than the fast map does. */
@@ -113,6 +114,7 @@ struct mmu {
 	 * address space, [1] is the kernel's. What such a listener must do when told depends on it.
 	 */
 	bool has_large_code[2], has_local_code[2];
+	bool has_global[2]; /* likewise: any translation of a global page */
 	bool is_unmodelled;
 	const char *difference; /* set once --verify found a difference: both sides as text, owned
 				   by the mmu */

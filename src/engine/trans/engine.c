@@ -178,18 +178,24 @@ static bool make_spaces(struct trans_vcpu *t)
 	return true;
 }
 
-static void drop_page(struct trans_vcpu *t, uint64_t address)
+/* Do loading CR3 and invalidating one page mean this user space, too? They are told apart by all of
+ * CR3; what has the present one's PCID is of the present address space, and without PCIDs another's
+ * is flushed when it is loaded. */
+static bool is_present(const struct vcpu_state *s, const struct space *p)
+{
+	return s->cr4 & CR4_PCIDE ? !((p->cr3 ^ s->cr3) & 0xfff) : p->cr3 == s->cr3;
+}
+
+static void drop_page(struct trans_vcpu *t, uint64_t address, bool is_everywhere)
 {
 	bool is_large_code = t->c->mmu->has_large_code[address >> 63];
 	space_drop_page(t->kernel, address, is_large_code);
 	space_drop_page(t->kernel_ac, address, is_large_code);
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
-		if (t->user[k].is_valid)
+		if (t->user[k].is_valid && (is_everywhere || is_present(t->c->s, &t->user[k])))
 			space_drop_page(&t->user[k], address, is_large_code);
 }
 
-/* CR3 was written. User spaces are told apart by all of CR3, so only those with the new one's PCID
- * have anything that its loading flushes; without PCIDs each is flushed when it is loaded. */
 static void switch_space(struct trans_vcpu *t, bool is_flush)
 {
 	const struct vcpu_state *s = t->c->s;
@@ -198,8 +204,7 @@ static void switch_space(struct trans_vcpu *t, bool is_flush)
 	space_drop_local(t->kernel_ac, is_local);
 	for (unsigned k = 0; is_flush && k < SPACE_USER_COUNT; k++) {
 		struct space *p = &t->user[k];
-		bool is_same = s->cr4 & CR4_PCIDE ? !((p->cr3 ^ s->cr3) & 0xfff) : p->cr3 == s->cr3;
-		if (p->is_valid && is_same)
+		if (p->is_valid && is_present(s, p))
 			space_flush(p);
 	}
 }
@@ -208,7 +213,10 @@ static void mmu_flushed(void *opaque, enum mmu_flush what, gva_t address)
 {
 	struct trans_vcpu *t = opaque;
 	switch (what) {
-	case MMU_FLUSH_PAGE: drop_page(t, address.v); return;
+	case MMU_FLUSH_PAGE:
+		drop_page(t, address.v, t->c->mmu->has_global[address.v >> 63]);
+		return;
+	case MMU_FLUSH_ADDRESS: drop_page(t, address.v, true); return;
 	case MMU_FLUSH_SPACE:
 	case MMU_SWITCH_SPACE: switch_space(t, what == MMU_FLUSH_SPACE); return;
 	case MMU_FLUSH_ALL: break;
