@@ -38,6 +38,8 @@ static void answer_000_3(const struct papers *p, struct papers_answer *a)
 	judge_percent(a, amd_more, 38);
 	if (amd_more <= intel_more)
 		a->verdict = PAPERS_CONTRADICTED;
+	explain_difference(a, "The paper puts its AMD figure down to the version of its "
+			      "processor, which it does not name, and expects less of others.");
 }
 
 static void answer_000_4(const struct papers *p, struct papers_answer *a)
@@ -211,6 +213,9 @@ static void answer_001_9(const struct papers *p, struct papers_answer *a)
 	}
 	say(a, "up to %.0f %% (%s)", most, which);
 	judge_percent(a, most, 23);
+	explain_difference(a,
+			   "The article's gain is of whole benchmarks; forkexec does nothing but "
+			   "fork and exec.");
 }
 
 static void answer_001_10(const struct papers *p, struct papers_answer *a)

@@ -45,6 +45,12 @@ void explain(struct papers_answer *a, const char *text)
 	snprintf(a->explanation, sizeof(a->explanation), "%s", text);
 }
 
+void explain_difference(struct papers_answer *a, const char *text)
+{
+	if (a->verdict == PAPERS_SAME_ORDER || a->verdict == PAPERS_CONTRADICTED)
+		explain(a, text);
+}
+
 void judge(struct papers_answer *a, bool holds)
 {
 	a->verdict = holds ? PAPERS_REPRODUCED : PAPERS_CONTRADICTED;

@@ -14,6 +14,9 @@ struct question on_nehalem(const struct papers *p, const char *workload);
 
 void say(struct papers_answer *a, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void explain(struct papers_answer *a, const char *text);
+
+/* Only where the figure or the direction is another. */
+void explain_difference(struct papers_answer *a, const char *text);
 void judge(struct papers_answer *a, bool holds);
 /* 1: the ratio is above 1, -1: below, 0: about even. */
 int side(double ratio);

@@ -59,6 +59,17 @@ static void verdicts_follow_their_rules(void **state)
 	assert_int_equal(a.verdict, PAPERS_CONTRADICTED);
 }
 
+static void what_differs_is_explained_and_nothing_else(void **state)
+{
+	for (unsigned v = 0; v < PAPERS_VERDICT_COUNT; v++) {
+		struct papers_answer a = {.verdict = (enum papers_verdict)v};
+		explain_difference(&a, "because");
+		assert_string_equal(a.explanation,
+				    v == PAPERS_SAME_ORDER || v == PAPERS_CONTRADICTED ? "because"
+										       : "");
+	}
+}
+
 static const struct papers_answer *find(const struct papers *p, const char *id)
 {
 	for (unsigned i = 0; i < papers_count(p); i++)
@@ -119,6 +130,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(walks_take_what_the_formula_says),
 		cmocka_unit_test(verdicts_follow_their_rules),
+		cmocka_unit_test(what_differs_is_explained_and_nothing_else),
 		cmocka_unit_test(no_item_is_forgotten),
 		cmocka_unit_test(the_json_can_be_read),
 	};
