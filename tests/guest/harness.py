@@ -21,9 +21,9 @@ SANITIZER_ENV = {
 
 
 class Outcome:
-    def __init__(self, code, out, err, seconds, timed_out):
+    def __init__(self, code, out, err, seconds, timed_out, peak_mib):
         self.code, self.out, self.err = code, out, err
-        self.seconds, self.timed_out = seconds, timed_out
+        self.seconds, self.timed_out, self.peak_mib = seconds, timed_out, peak_mib
 
     def both(self):
         return self.out + '\n' + self.err
@@ -61,11 +61,24 @@ def build(source, base):
     os.replace(f'{base}.elf.part', f'{base}.elf')
 
 
+class Process(subprocess.Popen):
+    """One of which is known, when it has ended, how much memory was resident at most."""
+    peak_mib = 0
+
+    def _try_wait(self, wait_flags):
+        try:
+            pid, status, usage = os.wait4(self.pid, wait_flags)
+        except ChildProcessError:
+            return self.pid, 0
+        self.peak_mib = usage.ru_maxrss / 1024
+        return pid, status
+
+
 def run(command, limit_seconds, stdin=b'', preexec_fn=None):
     env = dict(os.environ, **SANITIZER_ENV)
     start = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, env=env, preexec_fn=preexec_fn)
+    process = Process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
+                      preexec_fn=preexec_fn)
     timed_out = False
     try:
         out, err = process.communicate(stdin, timeout=limit_seconds)
@@ -74,7 +87,7 @@ def run(command, limit_seconds, stdin=b'', preexec_fn=None):
         out, err = process.communicate()
         timed_out = True
     text = [b.decode('utf-8', 'replace').replace('\r', '') for b in (out, err)]
-    return Outcome(process.returncode, text[0], text[1], time.monotonic() - start, timed_out)
+    return Outcome(process.returncode, text[0], text[1], time.monotonic() - start, timed_out, process.peak_mib)
 
 
 class Kvm:
