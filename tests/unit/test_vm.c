@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/host_time.h"
 #include "cpu/exit.h"
 #include "cpu/vcpu.h"
 #include "hw/hw.h"
@@ -202,6 +204,38 @@ static void test_idle_time_is_skipped(void **state)
 	assert_in_range(ns, 219000000, 221000000);
 	assert_in_range(vm_instructions(g.vm), 20, 200);
 	finish(&g);
+}
+
+static uint64_t cpu_time_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* In real time a processor that waits in HLT sleeps until the timer's interrupt is due. */
+static void test_idle_sleeps_in_real_time(void **state)
+{
+	static const char *const engines[] = {"interp", "trans"};
+	for (unsigned k = 0; k < 2; k++) {
+		struct guest g;
+		struct vm_config c;
+		struct vm_outcome o;
+		write_program(g.file, code_timer, sizeof(code_timer));
+		configure(&g, &c);
+		c.engine = engines[k];
+		c.clock = CLOCK_REAL;
+		make(&g, &c);
+		uint64_t start_ns = host_time_ns(), cpu_ns = cpu_time_ns();
+		vm_run(g.vm, &o);
+		uint64_t took_ns = host_time_ns() - start_ns;
+		cpu_ns = cpu_time_ns() - cpu_ns;
+		assert_int_equal(o.end, VM_END_DEBUG_EXIT);
+		assert_true(took_ns > 219000000);
+		assert_true(cpu_ns < took_ns / 10);
+		assert_in_range(vm_instructions(g.vm), 20, 200);
+		finish(&g);
+	}
 }
 
 static void run_hashed(const char *paging, unsigned cpus, uint64_t pieces, char hash[33])
@@ -433,6 +467,7 @@ int main(void)
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_instruction_limit_is_exact),
 		cmocka_unit_test(test_idle_time_is_skipped),
+		cmocka_unit_test(test_idle_sleeps_in_real_time),
 		cmocka_unit_test(test_runs_repeat),
 		cmocka_unit_test(test_two_machines),
 		cmocka_unit_test(test_marks_are_harmless_elsewhere),
