@@ -3,8 +3,9 @@
  *
  * That is right where all that the instruction touches lies in one page at each end and is plain
  * RAM: then two places are the same byte to the guest exactly if they are to the host, so that
- * overlapping copies repeat what they should. Everything else (a longer run, one that goes
- * backwards) is the interpreter's, which goes page by page and takes its turns with interrupts.
+ * overlapping copies repeat what they should. Everything else (a longer run) is the interpreter's,
+ * which goes page by page and takes its turns with interrupts. Runs may go backwards, as those of
+ * memmove() do: the direction flag is the host's for the one instruction.
  */
 #include "engine/trans/translate_private.h"
 
@@ -30,18 +31,37 @@ static bool is_known(const struct guest_insn *g, bool *is_rep)
 	return true;
 }
 
+static uint8_t *emit_if_backward(struct emitter *e)
+{
+	emit_rm(e, 0, 0xf7, 0, FRAME(rax)); /* test dword */
+	emit_word(e, FLAG_DF);
+	return emit_jcc_forward(e, CONDITION_NE);
+}
+
+static void emit_negate_count(struct emitter *e)
+{
+	emit_rr(e, EMIT_W, 0xf7, 3, GPR_RCX);
+}
+
 /* T0 = the host address of the operand, all `count` in RCX of it. */
 static void emit_end(struct work *w, const struct guest_address *a, unsigned size_bytes,
 		     bool is_write, bool is_rep)
 {
 	struct emitter *e = &w->e;
+	struct host_memory beyond = {
+		.base = HOST_T1, .index = GPR_RCX, .shift = (uint8_t)__builtin_ctz(size_bytes)};
 	emit_lea(e, HOST_T0, access_emit(w, a, size_bytes, is_write));
 	if (!is_rep)
 		return;
-	emit_lea(e, HOST_T1,
-		 (struct host_memory){.base = HOST_T1,
-				      .index = GPR_RCX,
-				      .shift = (uint8_t)__builtin_ctz(size_bytes)});
+	uint8_t *backward = emit_if_backward(e);
+	emit_lea(e, HOST_T1, beyond);
+	uint8_t *compare = emit_jmp_forward(e);
+	emit_patch(backward, e->at);
+	beyond.disp = (int32_t)size_bytes;
+	emit_negate_count(e);
+	emit_lea(e, HOST_T1, beyond); /* where the last one begins; below 0: above all */
+	emit_negate_count(e);
+	emit_patch(compare, e->at);
 	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1); /* cmp */
 	emit_word(e, PAGE_SIZE_BYTES);
 	add_rare(w, CONDITION_A);
@@ -58,6 +78,19 @@ static void emit_string(struct emitter *e, unsigned opcode, unsigned size_bytes,
 		    size_bytes == 1 ? opcode : opcode | 1, 0, false);
 }
 
+/* In the direction that the guest has set. */
+static void emit_directed(struct emitter *e, unsigned opcode, unsigned size_bytes, bool is_rep)
+{
+	uint8_t *backward = emit_if_backward(e);
+	emit_string(e, opcode, size_bytes, is_rep);
+	uint8_t *done = emit_jmp_forward(e);
+	emit_patch(backward, e->at);
+	emit_byte(e, 0xfd); /* std */
+	emit_string(e, opcode, size_bytes, is_rep);
+	emit_byte(e, 0xfc); /* cld */
+	emit_patch(done, e->at);
+}
+
 /* Lets the guest's pointer be the host's, which is in `host`, and `host` the way back. */
 static void emit_lend(struct emitter *e, unsigned pointer, unsigned host)
 {
@@ -72,7 +105,8 @@ static void emit_give_back(struct work *w, unsigned pointer, unsigned host)
 		emit_rr(&w->e, 0, 0x89, pointer, pointer); /* it wraps at 4 GiB */
 }
 
-/* Leaves the common way if it is a long run or a backward one; returns the way around all of it. */
+/* Leaves the common way if it is a long run; returns the way around all of it. The frame has
+ * RFLAGS then. */
 static uint8_t *emit_checks(struct work *w, bool is_rep)
 {
 	struct emitter *e = &w->e;
@@ -87,9 +121,8 @@ static uint8_t *emit_checks(struct work *w, bool is_rep)
 		add_rare(w, CONDITION_A);
 	}
 	emit_load(e, HOST_T0, FRAME(state));
-	emit_rm(e, 0, 0xf7, 0, at_t0(offsetof(struct vcpu_state, rflags))); /* test dword */
-	emit_word(e, FLAG_DF);
-	add_rare(w, CONDITION_NE);
+	emit_load(e, HOST_T0, at_t0(offsetof(struct vcpu_state, rflags)));
+	emit_store(e, FRAME(rax), HOST_T0);
 	return nothing;
 }
 
@@ -114,7 +147,7 @@ bool translate_string(struct work *w)
 		emit_load(e, HOST_T1, FRAME(value));
 		emit_lend(e, GPR_RSI, HOST_T1);
 	}
-	emit_string(e, opcode, size_bytes, is_rep);
+	emit_directed(e, opcode, size_bytes, is_rep);
 	emit_give_back(w, GPR_RDI, HOST_T0);
 	if (is_movs)
 		emit_give_back(w, GPR_RSI, HOST_T1);
