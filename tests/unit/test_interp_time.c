@@ -96,6 +96,38 @@ static void test_cuts_in_loops(void **state)
 		}
 }
 
+/* Twice the same element, into registers that a translator may have no place for. */
+static void test_loop_reads_twice(void **state)
+{
+	static const uint8_t loop[] = {
+		0x4c, 0x8b, 0x34, 0xce, /* mov r14, [rsi + rcx * 8] */
+		0x4c, 0x8b, 0x3c, 0xce, /* mov r15, [rsi + rcx * 8] */
+		0x4c, 0x01, 0xf0,	/* add rax, r14 */
+		0x4c, 0x01, 0xfb,	/* add rbx, r15 */
+		0x48, 0xff, 0xc1,	/* inc rcx */
+		0x48, 0x39, 0xd1,	/* cmp rcx, rdx */
+		0x75, 0xea,		/* jne */
+		0xeb, 0xfe,		/* jmp . */
+	};
+	const unsigned count = 400;
+	struct machine *m = *state;
+	uint64_t elements[400], sum = 0;
+
+	for (unsigned k = 0; k < count; k++)
+		sum += elements[k] = k * k + 3;
+	enter_busy(m);
+	poke(m, CODE, loop, sizeof(loop));
+	poke(m, DATA, elements, sizeof(elements));
+	m->v.state.gpr[GPR_RAX] = m->v.state.gpr[GPR_RBX] = m->v.state.gpr[GPR_RCX] = 0;
+	m->v.state.gpr[GPR_RDX] = count;
+	m->v.state.gpr[GPR_RSI] = DATA;
+	mmu_reset(m->mmu);
+	interp_ops.state_changed(m->engine, 0);
+	run_until(m, clock_now(&m->clock) + 20000);
+	assert_int_equal(m->v.state.gpr[GPR_RAX], sum);
+	assert_int_equal(m->v.state.gpr[GPR_RBX], sum);
+}
+
 /* ---- interrupts ---- */
 
 static void offer(struct machine *m, int vector)
@@ -385,6 +417,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_cuts_are_invisible),
 		T(test_cuts_in_loops),
+		T(test_loop_reads_twice),
 		T(test_shadows),
 		T(test_interrupt_at_its_cycle),
 		T(test_two_at_once),

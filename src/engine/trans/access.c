@@ -306,5 +306,7 @@ struct host_memory access_in_t0(struct work *w, struct host_memory operand)
 	if (operand.index != HOST_T1)
 		return operand;
 	emit_lea(&w->e, HOST_T0, operand);
+	if (w->loop)
+		w->loop->in_t0 = STREAM_NONE;
 	return at_t0(0);
 }
