@@ -161,6 +161,74 @@ static struct space *make_space(void)
 	return p;
 }
 
+/* ---- accesses in two pages ---- */
+
+struct crossing {
+	struct frame f;
+	struct trans trans;
+	struct trans_vcpu t;
+	struct site site;
+	uint8_t ram[3 * PAGE_SIZE_BYTES];
+};
+
+#define LOW 0x7000ull
+
+static struct crossing *make_crossing(unsigned host_page, bool is_write)
+{
+	struct crossing *x = calloc(1, sizeof(*x));
+	assert_non_null(x);
+	for (unsigned k = 0; k < sizeof(x->ram); k++)
+		x->ram[k] = (uint8_t)(k ^ k >> 8);
+	x->site = (struct site){
+		.resume = x->ram, .look_up_bytes = 7, .size_bytes = 32, .is_write = is_write};
+	x->trans.sites = &x->site;
+	x->t = (struct trans_vcpu){.trans = &x->trans, .space = make_space()};
+	x->f.t = &x->t;
+	struct mmu_page page = {.host = x->ram, .guest_shift = PAGE_SHIFT};
+	space_fill(x->t.space, LOW, &page, is_write);
+	page.host = x->ram + host_page * PAGE_SIZE_BYTES;
+	space_fill(x->t.space, LOW + PAGE_SIZE_BYTES, &page, is_write);
+	x->f.linear = LOW + PAGE_SIZE_BYTES - 5;
+	return x;
+}
+
+static void free_crossing(struct crossing *x)
+{
+	free(x->t.space);
+	free(x);
+}
+
+static void test_pages_side_by_side_are_one_operand(void **state)
+{
+	struct crossing *x = make_crossing(1, true);
+	assert_ptr_equal(crossing_find(&x->f), x->ram + 7);
+	assert_ptr_equal(x->f.operand_page + x->f.operand_offset, x->ram + PAGE_SIZE_BYTES - 5);
+	space_protect(x->t.space, x->ram + PAGE_SIZE_BYTES);
+	assert_null(crossing_find(&x->f));
+	free_crossing(x);
+}
+
+static void test_a_read_of_others_reads_a_copy(void **state)
+{
+	struct crossing *x = make_crossing(2, false);
+	assert_ptr_equal(crossing_find(&x->f), x->ram + 7);
+	const uint8_t *operand = x->f.operand_page + x->f.operand_offset;
+	assert_memory_equal(operand, x->ram + PAGE_SIZE_BYTES - 5, 5);
+	assert_memory_equal(operand + 5, x->ram + 2 * PAGE_SIZE_BYTES, 27);
+	x->f.linear = LOW + PAGE_SIZE_BYTES - 32; /* in one page: it is not there */
+	assert_null(crossing_find(&x->f));
+	x->f.linear = LOW + 2 * PAGE_SIZE_BYTES - 1; /* half of it is not there */
+	assert_null(crossing_find(&x->f));
+	free_crossing(x);
+}
+
+static void test_a_write_to_others_is_the_interpreters(void **state)
+{
+	struct crossing *x = make_crossing(2, true);
+	assert_null(crossing_find(&x->f));
+	free_crossing(x);
+}
+
 static void test_an_empty_slot_matches_nothing(void **state)
 {
 	struct space *p = make_space();
@@ -277,6 +345,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_is_interpreted_is_counted, machine_create,
 						machine_destroy),
 		cmocka_unit_test(test_a_set_of_slots_is_walked_in_order),
+		cmocka_unit_test(test_pages_side_by_side_are_one_operand),
+		cmocka_unit_test(test_a_read_of_others_reads_a_copy),
+		cmocka_unit_test(test_a_write_to_others_is_the_interpreters),
 		cmocka_unit_test(test_an_empty_slot_matches_nothing),
 		cmocka_unit_test(test_reading_does_not_grant_writing),
 		cmocka_unit_test(test_a_large_page_goes_as_a_whole),

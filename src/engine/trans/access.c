@@ -284,6 +284,9 @@ static struct host_memory emit_access(struct work *w, const struct guest_address
 						  .size_bytes = (uint8_t)size_bytes});
 	struct look_up l = access_look_up(w, a, size_bytes, is_write, is_aligned);
 	struct slow *s = add_slow(w, SLOW_FILL, l.patch);
+	if (!l.is_fixed)
+		w->trans->sites[site].look_up_bytes =
+			(uint8_t)(emitter_here(&w->e) - w->trans->sites[site].resume);
 	s->site = site;
 	s->look_up = l;
 	return l.operand;

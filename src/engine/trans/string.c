@@ -53,6 +53,7 @@ static void emit_end(struct work *w, const struct guest_address *a, unsigned siz
 	emit_lea(e, HOST_T0, access_emit(w, a, size_bytes, is_write));
 	if (!is_rep)
 		return;
+	w->trans->sites[w->trans->site_count - 1].look_up_bytes = 0; /* it needs whole elements */
 	uint8_t *backward = emit_if_backward(e);
 	emit_lea(e, HOST_T1, beyond);
 	uint8_t *compare = emit_jmp_forward(e);

@@ -201,6 +201,34 @@ static void emit_second_place(struct emitter *e)
 	emit_patch(miss, e->at);
 }
 
+/* Calls a function of the frame. */
+static void emit_call(struct emitter *e, uint64_t function)
+{
+	emit_mov(e, GPR_RDI, GPR_RSP);
+	emit_constant(e, GPR_RAX, function);
+	emit_byte(e, 0xff); /* call rax */
+	emit_byte(e, 0xd0);
+}
+
+/* An access in two pages may go on at once; the registers are in the state. */
+static void emit_crossing(struct emitter *e)
+{
+	static const uint8_t caller_saved[] = {GPR_RAX, GPR_RCX, GPR_RDX, GPR_RSI,
+					       GPR_RDI, GPR_R8,	 GPR_R9,  GPR_R10};
+	emit_call(e, (uint64_t)(uintptr_t)crossing_find);
+	emit_rr(e, EMIT_W, 0x85, GPR_RAX, GPR_RAX); /* test */
+	uint8_t *none = emit_jcc_forward(e, CONDITION_E);
+	emit_store(e, FRAME(go_on), GPR_RAX);
+	emit_load(e, HOST_T0, FRAME(state));
+	for (unsigned k = 0; k < ARRAY_COUNT(caller_saved); k++)
+		emit_load(e, caller_saved[k], state_gpr(caller_saved[k]));
+	emit_load(e, HOST_T0, FRAME(operand_page));
+	emit_load(e, HOST_T1, FRAME(operand_offset));
+	emit_rm(e, 0, 0xff, 4, FRAME(go_on)); /* jmp */
+	emit_patch(none, e->at);
+	emit_load(e, HOST_T0, FRAME(state));
+}
+
 /* T0: the site, T1: the address that is accessed or gone to. */
 static const uint8_t *emit_thunk(struct emitter *e, const struct shared *shared,
 				 const uint8_t *(*helper)(struct frame *))
@@ -214,11 +242,10 @@ static const uint8_t *emit_thunk(struct emitter *e, const struct shared *shared,
 	emit_load(e, HOST_T0, FRAME(state));
 	for (unsigned guest = 0; next_mapped(&guest, &host); guest++)
 		emit_store(e, state_gpr(guest), host);
+	if (helper == helper_fill)
+		emit_crossing(e);
 	emit_if_vectors(e, shared->put_vectors);
-	emit_mov(e, GPR_RDI, GPR_RSP);
-	emit_constant(e, GPR_RAX, (uint64_t)(uintptr_t)helper);
-	emit_byte(e, 0xff); /* call rax */
-	emit_byte(e, 0xd0);
+	emit_call(e, (uint64_t)(uintptr_t)helper);
 	emit_mov(e, HOST_T1, GPR_RAX);
 	emit_load(e, HOST_T0, FRAME(state));
 	emit_if_vectors(e, shared->take_vectors);

@@ -63,6 +63,11 @@ struct frame {
 	uint64_t loop_limit;   /* its counter when all iterations that are charged have run */
 	uint32_t loop_count;   /* how many, less one */
 	int32_t loop_patience; /* iterations that are to be run before the way in */
+	/* An access's in two pages (crossing.c): T0, T1 and where it goes on. */
+	uint8_t *operand_page;
+	uint64_t operand_offset;
+	const uint8_t *go_on;
+	uint64_t halves[2][4]; /* the end of one page and the beginning of the next */
 };
 
 /* What generated code refers to by number when it calls a helper. */
@@ -75,9 +80,11 @@ struct site {
 	bool is_write;
 	bool is_aligned; /* must be, or #GP */
 	uint8_t size_bytes;
-	bool is_rare;	   /* translated, but not for this case */
-	uint16_t mnemonic; /* ZydisMnemonic; 0: it does not decode */
-	int32_t undo_sp;   /* indirect branch to nowhere: what to add to RSP to take it back */
+	uint8_t look_up_bytes; /* of code, from `resume` on; 0: it cannot go on behind it with an
+				  operand in two pages */
+	bool is_rare;	       /* translated, but not for this case */
+	uint16_t mnemonic;     /* ZydisMnemonic; 0: it does not decode */
+	int32_t undo_sp;       /* indirect branch to nowhere: what to add to RSP to take it back */
 };
 
 /* A direct way out of a block. */
@@ -316,6 +323,10 @@ bool helper_is_translatable(const struct interp_vcpu *c);
 void helper_choose_space(struct trans_vcpu *t);
 /* Fills the budget from the clock's distance to its end. */
 void helper_set_budget(struct trans_vcpu *t, struct frame *f);
+
+/* crossing.c: NULL, or where the access goes on with an operand in two pages. Leaves the vector
+ * registers alone. */
+const uint8_t *crossing_find(struct frame *f);
 
 /* privilege.c: helpers, as helper_end() for one instruction. */
 const uint8_t *privilege_syscall(struct frame *f);
