@@ -94,12 +94,12 @@ static const struct {
 	{                                           \
 #name, offsetof(struct frame, name) \
 	}
-	MEMBER(budget),	    MEMBER(flags),	MEMBER(home[0]),       MEMBER(home[1]),
-	MEMBER(home[2]),    MEMBER(fs_base),	MEMBER(gs_base),       MEMBER(value),
-	MEMBER(state),	    MEMBER(linear),	MEMBER(site),	       MEMBER(rax),
-	MEMBER(vectors),    MEMBER(x87),	MEMBER(windows),       MEMBER(streams),
-	MEMBER(loop_limit), MEMBER(loop_count), MEMBER(loop_patience), MEMBER(fs_bar),
-	MEMBER(gs_bar),
+	MEMBER(budget),	    MEMBER(flags),	 MEMBER(home[0]),	MEMBER(home[1]),
+	MEMBER(home[2]),    MEMBER(fs_base),	 MEMBER(gs_base),	MEMBER(value),
+	MEMBER(state),	    MEMBER(linear),	 MEMBER(site),		MEMBER(rax),
+	MEMBER(vectors),    MEMBER(x87),	 MEMBER(windows),	MEMBER(streams),
+	MEMBER(loop_limit), MEMBER(loop_count),	 MEMBER(loop_patience), MEMBER(fs_bar),
+	MEMBER(gs_bar),	    MEMBER(string_over), MEMBER(string_rest),
 #undef MEMBER
 };
 

@@ -162,6 +162,64 @@ static void test_rep_faults_between_elements(void **state)
 	}
 }
 
+/* One run over the window, whose pages lie in another order, and what must come of it. */
+struct rep_run {
+	uint16_t rsi, rdi, count; /* offsets into the window */
+};
+
+#define SHUFFLED(page) (DATA + (page)*3 % 8 * PAGE_SIZE_BYTES)
+
+static void check_rep(struct machine *m, struct rep_run run, uint8_t opcode, unsigned shift,
+		      bool is_backward)
+{
+	static const uint8_t prefix[] = {0x90, 0x66, 0x90, 0x90};
+	static uint8_t expected[8 * PAGE_SIZE_BYTES];
+	const uint64_t rax = 0x8877665544332211;
+	struct vcpu_state *s = &m->v.state;
+	int size = 1 << shift, step = is_backward ? -size : size;
+	const uint8_t code[] = {prefix[shift], 0xf3, (uint8_t)(opcode | !!shift), 0xf4};
+	const uint8_t wide[] = {0xf3, 0x48, (uint8_t)(opcode | 1), 0xf4};
+	enter_window(m, 0);
+	for (unsigned k = 0; k < sizeof(expected); k++)
+		expected[k] = (uint8_t)(k * 7 ^ k >> 8);
+	for (unsigned page = 0; page < 8; page++) {
+		window_map(m, page, SHUFFLED(page), PAGE_PRESENT);
+		poke(m, SHUFFLED(page), expected + page * PAGE_SIZE_BYTES, PAGE_SIZE_BYTES);
+	}
+	for (int k = 0; k < run.count; k++)
+		memmove(expected + run.rdi + k * step,
+			opcode == 0xa4 ? expected + run.rsi + k * step : (const uint8_t *)&rax,
+			(size_t)size);
+	s->gpr[GPR_RSI] = WINDOW + run.rsi;
+	s->gpr[GPR_RDI] = WINDOW + run.rdi;
+	s->gpr[GPR_RCX] = run.count;
+	s->gpr[GPR_RAX] = rax;
+	vcpu_set_rflags(&m->v, FLAG_FIXED1 | (is_backward ? FLAG_DF : 0));
+	poke(m, CODE, shift == 3 ? wide : code, sizeof(code));
+	go(m);
+	assert_halted_at(m, 4);
+	assert_int_equal(s->gpr[GPR_RCX], 0);
+	assert_int_equal(s->gpr[GPR_RDI], WINDOW + run.rdi + (uint64_t)(run.count * step));
+	for (unsigned page = 0; page < 8; page++)
+		assert_memory_equal(memory_host(m->memory, gpa(SHUFFLED(page)), PAGE_SIZE_BYTES),
+				    expected + page * PAGE_SIZE_BYTES, PAGE_SIZE_BYTES);
+}
+
+static void test_rep_goes_on_in_the_next_page(void **state)
+{
+	static const struct rep_run runs[] = {
+		{0x3ff0, 0x4c08, 300},			      /* the source's page ends first */
+		{0x4c08, 0x3ff0, 300}, {0x3ff0, 0x3ff8, 200}, /* repeats what it wrote */
+		{0x3ff8, 0x3ff0, 200}, {0x3fed, 0x4bf3, 259}, /* elements in two pages */
+		{0x3ff8, 0x4000, 1},   {0x3fff, 0x4fff, 2},   {0x3c00, 0x3400, 511},
+	};
+	for (unsigned k = 0; k < 4 * ARRAY_COUNT(runs); k++)
+		for (unsigned kind = 0; kind < 4; kind++)
+			check_rep(*state, runs[k / 4], kind & 1 ? 0xaa : 0xa4, k % 4, kind >> 1);
+	check_rep(*state, (struct rep_run){0x5ff3, 0x103, 4096}, 0xa4, 0, false);
+	check_rep(*state, (struct rep_run){0, 0x1005, 3000}, 0xaa, 3, false);
+}
+
 static void test_pop_into_the_stack(void **state)
 {
 	struct machine *m = *state;
@@ -342,10 +400,15 @@ static void test_undefined_and_too_long(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_nothing_is_done),	  T(test_rep_faults_between_elements),
-		T(test_pop_into_the_stack),	  T(test_leave_and_enter),
-		T(test_pusha_is_all_or_nothing),  T(test_fetch_faults),
-		T(test_fetch_from_device_memory), T(test_undefined_and_too_long),
+		T(test_nothing_is_done),
+		T(test_rep_faults_between_elements),
+		T(test_rep_goes_on_in_the_next_page),
+		T(test_pop_into_the_stack),
+		T(test_leave_and_enter),
+		T(test_pusha_is_all_or_nothing),
+		T(test_fetch_faults),
+		T(test_fetch_from_device_memory),
+		T(test_undefined_and_too_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,5 +217,6 @@ enum condition {
 	CONDITION_BE = 6,
 	CONDITION_A = 7,
 	CONDITION_L = 12,
+	CONDITION_LE = 14,
 	CONDITION_G = 15
 };

@@ -63,6 +63,9 @@ struct frame {
 	uint64_t loop_limit;   /* its counter when all iterations that are charged have run */
 	uint32_t loop_count;   /* how many, less one */
 	int32_t loop_patience; /* iterations that are to be run before the way in */
+	/* A string instruction's (string.c): */
+	int64_t string_over;  /* bytes that lie behind the source's page */
+	uint64_t string_rest; /* elements behind those that run now */
 	/* An access's in two pages (crossing.c): T0, T1 and where it goes on. */
 	uint8_t *operand_page;
 	uint64_t operand_offset;
