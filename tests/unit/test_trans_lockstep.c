@@ -118,6 +118,55 @@ static void test_what_is_interpreted_is_counted(void **state)
 	trans_statistics_fini(&s);
 }
 
+/* Each piece of a long REP is an instruction, and what it gave way in front of is not. */
+static void test_pieces_are_counted_once(void **state)
+{
+	static const uint8_t code[] = {0xb9, 0,	   0x30, 0,    0,     /* mov ecx, 12288 */
+				       0xf3, 0xaa, 0xff, 0xce,	      /* rep stosb; dec esi */
+				       0xff, 0xce, 0xff, 0xce, 0xf4}; /* twice more; hlt */
+	struct machine *m = *state;
+	struct trans_statistics s;
+	struct error e;
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RDI] = DATA;
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_int_equal(trans_statistics_read(m->engine, &s, &e), 0);
+	assert_int_equal(s.executed, 8);
+	assert_int_equal(s.translated, 5);
+	assert_int_equal(s.count, 2);
+	assert_string_equal(s.list[0].name, "stosb");
+	assert_int_equal(s.list[0].why, TRANS_RARE);
+	assert_int_equal(s.list[0].count, 2);
+	assert_string_equal(s.list[1].name, "hlt");
+	trans_statistics_fini(&s);
+}
+
+/* One that faults was not executed, nor was what is behind it. */
+static void test_what_faults_is_not_counted(void **state)
+{
+	static const uint8_t code[] = {0xff, 0xce, 0x0f, 0x32, 0xff, 0xce, 0xf4}; /* dec; rdmsr */
+	static const uint8_t load[] = {0xff, 0xce, 0x8b, 0x04, 0x25, 0,
+				       0,    0x40, 0,	 0xff, 0xce, 0xf4}; /* dec; mov eax, ... */
+	struct machine *m = *state;
+	struct trans_statistics s;
+	struct error e;
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	m->v.state.gpr[GPR_RCX] = 0xdead;
+	poke(m, handler(VECTOR_GP), load, sizeof(load));
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_int_equal(m->v.state.rip, handler(VECTOR_PF) + 1);
+	assert_int_equal(trans_statistics_read(m->engine, &s, &e), 0);
+	assert_int_equal(s.executed, 3);
+	assert_int_equal(s.translated, 2);
+	assert_int_equal(s.count, 1);
+	assert_string_equal(s.list[0].name, "hlt");
+	trans_statistics_fini(&s);
+}
+
 /* ---- spaces ---- */
 
 static bool holds(const struct space *p, uint64_t address, bool is_write)
@@ -343,6 +392,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_writes_behind_a_fault_happen_once,
 						machine_create, machine_destroy),
 		cmocka_unit_test_setup_teardown(test_what_is_interpreted_is_counted, machine_create,
+						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_pieces_are_counted_once, machine_create,
+						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_what_faults_is_not_counted, machine_create,
 						machine_destroy),
 		cmocka_unit_test(test_a_set_of_slots_is_walked_in_order),
 		cmocka_unit_test(test_pages_side_by_side_are_one_operand),

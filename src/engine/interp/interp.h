@@ -192,6 +192,8 @@ struct interp_vcpu {
 	struct insn scratch[2];		 /* the one-instruction block */
 	struct insn single[2];		 /* interp_execute()'s */
 	bool went_on;	     /* interp_execute(): the instruction did not leave its block */
+	uint64_t *attempt;   /* the count that the instruction which runs is in, unless it faults;
+				NULL: nobody's */
 	uint16_t count;	     /* guest instructions charged for what runs now */
 	uint8_t slow_checks; /* enum slow_check: every access goes through mem.c's slow path */
 	struct vcpu *v;

@@ -61,6 +61,8 @@ static _Noreturn void raise_fault(struct interp_vcpu *c, const struct insn *i, s
 {
 	c->fault = fault;
 	rewind_to(c, i);
+	if (i && c->attempt)
+		--*c->attempt;
 	longjmp(c->unwind, UNWIND_FAULT);
 }
 
@@ -636,6 +638,7 @@ static void interp_run(struct engine *engine, unsigned index, uint64_t until_cyc
 	case UNWIND_ALONE: run_alone(c); break;
 	default: break;
 	}
+	c->attempt = NULL;
 	run_blocks(c, &first);
 	ring_fold_accesses(c);
 	if (c->clock->kind == CLOCK_VIRTUAL)

@@ -57,22 +57,24 @@ static const struct part *part_of(const struct site *site)
 	return &site->from->parts[site->part];
 }
 
-/* As if the interpreter were in the middle of the site's block: the parts behind it are not charged
- * any more. */
-static void enter_block(struct frame *f, const struct part *part)
+/* As if the interpreter were in the middle of the site's block, at instruction `index`, which
+ * translated code has not run: the parts behind it are not charged any more. */
+static void enter_block(struct frame *f, const struct part *part, unsigned index)
 {
 	struct interp_vcpu *c = f->t->c;
 	helper_take(f);
 	f->budget += part->rest;
 	helper_count(f->t, f);
+	f->t->in_code -= part->block->count - index;
 	c->ops = part->block->insns;
 	c->count = part->block->count;
 	c->s->gpr[REG_BLOCK] = part->rip;
 }
 
-/* Back into the middle: they are charged again. */
-static void reenter_block(struct frame *f, const struct part *part)
+/* Back into the middle, to instruction `index`: they are charged again. */
+static void reenter_block(struct frame *f, const struct part *part, unsigned index)
 {
+	f->t->in_code += part->block->count - index;
 	f->budget -= part->rest;
 }
 
@@ -338,7 +340,7 @@ static const uint8_t *undo_branch(struct frame *f, const struct site *site)
 	struct interp_vcpu *c = f->t->c;
 	x87_put(f);
 	lockstep_void(f->t);
-	enter_block(f, part_of(site));
+	enter_block(f, part_of(site), site->index);
 	f->state->gpr[GPR_RSP] += (uint64_t)(int64_t)site->undo_sp;
 	interp_execute(c, part_of(site)->block, site->index);
 	return leave(f);
@@ -375,7 +377,6 @@ static const uint8_t *finish_block(struct frame *f, const struct part *part, uns
 	const struct insn *i = &part->block->insns[index];
 	lockstep_void(f->t);
 	x87_put(f);
-	f->t->in_code -= part->block->count - index;
 	f->t->c->ops = part->block->insns;
 	f->vectors = VECTORS_OUT;
 	i->exec(f->state, i, f->t->c);
@@ -391,7 +392,7 @@ const uint8_t *helper_vectors(struct frame *f)
 		f->vectors = is_avx ? VECTORS_AVX : VECTORS_SSE;
 		return site->resume;
 	}
-	enter_block(f, site->from->parts);
+	enter_block(f, site->from->parts, 0);
 	return finish_block(f, site->from->parts, 0);
 }
 
@@ -400,7 +401,7 @@ const uint8_t *helper_x87(struct frame *f)
 	const struct site *site = &f->t->trans->sites[f->site];
 	if (x87_take(f))
 		return site->resume;
-	enter_block(f, site->from->parts);
+	enter_block(f, site->from->parts, 0);
 	return finish_block(f, site->from->parts, 0);
 }
 
@@ -415,7 +416,9 @@ static const uint8_t *interpret(struct frame *f, const struct site *site, enum t
 	lockstep_void(f->t);
 	x87_put(f);
 	unsigned end = site->index + 1u;
-	if (!interp_execute(c, part->block, site->index))
+	bool went_on = interp_execute(c, part->block, site->index);
+	c->attempt = NULL;
+	if (!went_on)
 		return helper_go_on(f);
 	if ((f->vectors && !may_use_vectors(c, false)) || (had_x87 && !x87_take(f)))
 		return finish_block(f, part, end);
@@ -428,14 +431,14 @@ static const uint8_t *interpret(struct frame *f, const struct site *site, enum t
 	if (f->budget < part->rest)
 		return finish_block(f, part, end);
 	give_registers(f);
-	reenter_block(f, part);
+	reenter_block(f, part, end);
 	return site->next;
 }
 
 const uint8_t *helper_interpret(struct frame *f)
 {
 	const struct site *site = &f->t->trans->sites[f->site];
-	enter_block(f, part_of(site));
+	enter_block(f, part_of(site), site->index);
 	return interpret(f, site, site->is_rare ? TRANS_RARE : TRANS_NOT_TRANSLATED);
 }
 
@@ -449,8 +452,9 @@ const uint8_t *helper_end(struct frame *f)
 	statistics_note(f->t, site, TRANS_NOT_TRANSLATED);
 	lockstep_void(f->t);
 	x87_put(f);
-	enter_block(f, part);
+	enter_block(f, part, b->count - 1u);
 	last->exec(c->s, last, c);
+	c->attempt = NULL;
 	return helper_go_on(f);
 }
 
@@ -489,7 +493,7 @@ const uint8_t *helper_fill(struct frame *f)
 	enum access_kind kind = site->is_write ? ACCESS_WRITE : ACCESS_READ;
 	struct mmu_page page;
 	struct page_fault fault;
-	enter_block(f, part_of(site));
+	enter_block(f, part_of(site), site->index);
 	bool crosses = (linear & PAGE_OFFSET_MASK) + site->size_bytes > PAGE_SIZE_BYTES;
 	bool is_bad = site->is_aligned && linear & (site->size_bytes - 1u);
 	if (crosses || is_bad || !vcpu_is_canonical(c->s, linear))
@@ -505,6 +509,6 @@ const uint8_t *helper_fill(struct frame *f)
 	if (site->is_write && !lockstep_write(t, linear, page.host))
 		return interpret(f, site, TRANS_ACCESS);
 	space_fill(t->space, linear, &page, site->is_write);
-	reenter_block(f, part_of(site));
+	reenter_block(f, part_of(site), site->index);
 	return site->resume;
 }

@@ -12,7 +12,8 @@
 
 void statistics_note(struct trans_vcpu *t, const struct site *site, enum trans_why why)
 {
-	t->interpreted[why][site->mnemonic]++;
+	t->c->attempt = &t->interpreted[why][site->mnemonic];
+	++*t->c->attempt;
 }
 
 static int by_count(const void *a, const void *b)
@@ -50,7 +51,6 @@ int trans_statistics_read(const struct engine *engine, struct trans_statistics *
 		unsigned m = k % per_why;
 		if (!count)
 			continue;
-		out->translated -= count;
 		out->list[used++] = (struct trans_interpreted){
 			.name = m ? ZydisMnemonicGetString((ZydisMnemonic)m) : "(undefined)",
 			.why = k / per_why,

@@ -175,8 +175,8 @@ struct trans_vcpu {
 	struct space *last_user;		 /* one of them, or NULL */
 	const void *gs;				 /* what GS points to */
 	uint8_t kernel_key;			 /* whose jumps the kernel's spaces have */
-	/* statistics.c: instructions that run() has run, that generated code was entered for, and
-	 * that the interpreter executed meanwhile. */
+	/* statistics.c: instructions that run() has run, that generated code has, and that the
+	 * interpreter executed meanwhile. */
 	uint64_t executed, in_code;
 	uint64_t interpreted[TRANS_WHY_COUNT][ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
