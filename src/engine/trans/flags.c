@@ -140,11 +140,11 @@ static void emit_sahf(struct emitter *e)
 
 void flags_emit_save(struct emitter *e)
 {
-	emit_mov(e, HOST_T0, GPR_RAX);
+	emit_mov(e, HOST_T1, GPR_RAX);
 	emit_rr(e, EMIT_0F, 0x90, 0, GPR_RAX); /* seto al */
 	emit_byte(e, 0x9f);		       /* lahf */
-	emit_rm(e, EMIT_66, 0x89, GPR_RAX, FRAME(flags));
-	emit_mov(e, GPR_RAX, HOST_T0);
+	emit_rm(e, 0, 0x89, GPR_RAX, FRAME(flags));
+	emit_mov(e, GPR_RAX, HOST_T1);
 }
 
 void flags_to_frame(struct work *w)
@@ -155,7 +155,7 @@ void flags_to_frame(struct work *w)
 		w->flags = FLAGS_FRAME; /* nobody will miss them */
 		return;
 	}
-	group_free_t0(w);
+	group_free_t1(w);
 	flags_emit_save(&w->e);
 	w->flags = FLAGS_BOTH;
 }

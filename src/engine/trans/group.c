@@ -111,8 +111,7 @@ void group_plan(struct work *w)
 
 /* ---- translating ---- */
 
-/* T1 will be needed for something else: T0 alone has the host address. */
-static void add(struct work *w)
+void group_free_t1(struct work *w)
 {
 	if (w->adds_later && w->in_t0->left)
 		emit_lea(&w->e, HOST_T0, AT_OPERAND);
@@ -123,7 +122,7 @@ void group_begin(struct work *w)
 {
 	unsigned index = w->g->index;
 	if (w->adds_later && !copy_spares_t1(w, w->g))
-		add(w);
+		group_free_t1(w);
 	for (unsigned k = 0; !w->region && k < w->region_count; k++)
 		if (w->regions[k].first == index) {
 			w->region = &w->regions[k];
@@ -155,7 +154,7 @@ void group_leave(struct work *w)
 void group_free_t0(struct work *w)
 {
 	struct window *v = w->in_t0;
-	add(w);
+	group_free_t1(w);
 	if (v && v->left && !v->is_in_slot) {
 		emit_store(&w->e, frame_slot(offsetof(struct frame, windows) + 8 * v->slot),
 			   HOST_T0);

@@ -38,9 +38,9 @@ enum vectors { VECTORS_OUT, VECTORS_SSE, VECTORS_AVX };
 
 /* Lies on the host's stack at RSP. */
 struct frame {
-	int32_t budget; /* instructions left; below 0 at a block's entry: out */
-	uint16_t flags; /* the guest's: OF in the low byte, LAHF's byte above it */
-	uint16_t unused;
+	int32_t budget;			/* instructions left; below 0 at a block's entry: out */
+	uint16_t flags;			/* the guest's: OF in the low byte, LAHF's byte above it */
+	uint16_t above_flags;		/* generated code stores 4 bytes of EAX */
 	uint64_t home[HOME_COUNT];	/* guest R11, R14, R15 */
 	uint64_t value;			/* an operand that has to survive a second look-up */
 	uint8_t *windows[WINDOW_SLOTS]; /* host addresses that are used again (group.c) */

@@ -190,11 +190,11 @@ bool flags_written(const struct guest_insn *g);
 void flags_find_live(struct work *w);
 /* Behind the instruction, on the way out: as flags_to_frame(), if they matter there. */
 void flags_leave(struct work *w);
-/* The frame takes the host's. Uses T0. */
+/* The frame takes the host's. Uses T1, so that T0 may go on being a window's address. */
 void flags_emit_save(struct emitter *e);
 /* The other way. Leaves T0 and T1 alone. */
 void flags_emit_load(struct emitter *e);
-/* The frame has the flags, whatever becomes of the host's. Uses T0. */
+/* The frame has the flags, whatever becomes of the host's. Uses T1. */
 void flags_to_frame(struct work *w);
 /* The host has them, too. Leaves T0 and T1 alone. */
 void flags_to_host(struct work *w);
@@ -331,6 +331,8 @@ struct host_memory group_access(struct work *w, const struct guest_address *a, u
 				bool is_write, bool is_aligned);
 /* T0 will be needed for something else. */
 void group_free_t0(struct work *w);
+/* T1 will be: T0 alone has a window's host address. */
+void group_free_t1(struct work *w);
 /* The region's second copy: each instruction with its own look-up. */
 void group_emit_slow(struct work *w, const struct slow *s);
 
