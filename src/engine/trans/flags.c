@@ -27,7 +27,8 @@ bool flags_written(const struct guest_insn *g)
 }
 
 /* Flags that the manual calls undefined are written by some processors and kept by others; only of
- * these instructions do we know that what they leave does not depend on what was there. */
+ * these instructions do we know that what they leave does not depend on what was there. No guest
+ * can: unless they are to be the interpreter's, undefined is what they may be. */
 static bool overwrites_undefined(const struct guest_insn *g)
 {
 	switch (g->d.mnemonic) {
@@ -62,13 +63,13 @@ static bool may_do_nothing(const struct guest_insn *g)
 	}
 }
 
-uint8_t flags_killed(const struct guest_insn *g)
+uint8_t flags_killed(const struct guest_insn *g, bool is_exact)
 {
 	const ZydisAccessedFlags *f = g->d.cpu_flags;
 	if (!f || may_do_nothing(g))
 		return 0;
 	uint32_t written = f->modified | f->set_0 | f->set_1;
-	if (overwrites_undefined(g))
+	if (!is_exact || overwrites_undefined(g))
 		written |= f->undefined;
 	return live_mask(written);
 }
@@ -110,7 +111,7 @@ static uint8_t find_live(struct work *w, uint8_t live)
 		if (w->trans->exact_flags || !is_known(g))
 			live = FLAGS_ALL;
 		else
-			live = (uint8_t)((live & ~flags_killed(g)) | flags_read(g));
+			live = (uint8_t)((live & ~flags_killed(g, false)) | flags_read(g));
 		w->live_before[k] = live;
 	}
 	return live;

@@ -394,7 +394,8 @@ static uint8_t wanted_flags(const struct work *w)
 	const struct guest_insn *g = w->g;
 	uint8_t wanted = flags_read(g);
 	if (flags_written(g))
-		wanted |= w->live_after[g->index] & (uint8_t)~flags_killed(g);
+		wanted |= w->live_after[g->index] &
+			  (uint8_t)~flags_killed(g, w->trans->exact_flags);
 	return wanted;
 }
 

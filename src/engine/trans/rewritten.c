@@ -58,7 +58,7 @@ uint8_t rewritten_note(const struct decoded *x, const uint8_t *bytes)
 		return NOTE_NONE;
 	if (!flags_read(&g) && !flags_written(&g))
 		return NOTE_QUIET;
-	bool kills = !flags_read(&g) && flags_killed(&g) == FLAGS_ALL;
+	bool kills = !flags_read(&g) && flags_killed(&g, true) == FLAGS_ALL;
 	return kills && !is_shift(g.d.mnemonic) ? NOTE_KILLS : NOTE_TOUCHES;
 }
 

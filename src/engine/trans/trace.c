@@ -174,7 +174,7 @@ static uint8_t live_at(struct work *w, uint64_t rip, uint8_t left, unsigned fork
 			break;
 		depend(w, rip, g.d.length);
 		read |= flags_read(&g) & left;
-		left &= (uint8_t)~flags_killed(&g);
+		left &= (uint8_t)~flags_killed(&g, w->trans->exact_flags);
 		if (is_jcc && !forks)
 			break;
 		if (is_jcc)

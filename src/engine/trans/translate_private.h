@@ -182,7 +182,8 @@ struct work {
 
 /* What an instruction does with the flags; masks of RFLAGS' low byte, OF as bit 1. */
 uint8_t flags_read(const struct guest_insn *g);
-uint8_t flags_killed(const struct guest_insn *g); /* written whatever they were */
+/* ... written, whatever they were. */
+uint8_t flags_killed(const struct guest_insn *g, bool is_exact);
 bool flags_written(const struct guest_insn *g);
 #define FLAGS_ALL 0xd7u
 
