@@ -5,7 +5,8 @@
  * can go on as if its look-up had been right: where the pages lie side by side on the host, which
  * those that a guest's kernel hands out one after the other mostly do, it accesses them directly. A
  * read of others reads a copy in the frame. Loops over bytes that are not aligned to the size of
- * their steps meet this in each page.
+ * their steps meet this in each page. At a multiple of 4 GiB it is the interpreter's, for there
+ * 32-bit addresses end.
  *
  * This runs with the guest's values in the vector registers, so it neither uses nor calls anything
  * that does. The thunk (thunk.c) puts back what C may change of the others.
@@ -37,7 +38,7 @@ NO_VECTORS const uint8_t *crossing_find(struct frame *f)
 	const struct space *p = t->space;
 	uint64_t offset = f->linear & PAGE_OFFSET_MASK, first = f->linear - offset;
 	uint64_t second = first + PAGE_SIZE_BYTES;
-	if (!site->look_up_bytes || site->is_aligned || !second ||
+	if (!site->look_up_bytes || site->is_aligned || !(uint32_t)second ||
 	    offset + site->size_bytes <= PAGE_SIZE_BYTES || !is_in_tlb(p, first, site->is_write) ||
 	    !is_in_tlb(p, second, site->is_write))
 		return NULL;
