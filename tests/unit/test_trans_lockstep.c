@@ -95,19 +95,25 @@ static void test_writes_behind_a_fault_happen_once(void **state)
 	assert_int_equal(peek(m, DATA, 4), 12);
 }
 
+/* Runs to a HLT; what was counted until then. */
+static void run_to_halt(struct machine *m, struct trans_statistics *s)
+{
+	struct error e;
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_int_equal(trans_statistics_read(m->engine, s, &e), 0);
+}
+
 static void test_what_is_interpreted_is_counted(void **state)
 {
 	static const uint8_t code[] = {0x0f, 0xa2, 0xff, 0xcf, /* cpuid; dec edi */
 				       0x75, 0xfa, 0xf4};      /* jnz; hlt */
 	struct machine *m = *state;
 	struct trans_statistics s;
-	struct error e;
 	poke(m, CODE, code, sizeof(code));
 	enter_long(m, 0);
 	m->v.state.gpr[GPR_RDI] = 5;
-	go(m);
-	assert_int_equal(m->exit.reason, EXIT_HALT);
-	assert_int_equal(trans_statistics_read(m->engine, &s, &e), 0);
+	run_to_halt(m, &s);
 	assert_int_equal(s.executed, 16);
 	assert_int_equal(s.translated, 10);
 	assert_int_equal(s.count, 2);
@@ -126,13 +132,10 @@ static void test_pieces_are_counted_once(void **state)
 				       0xff, 0xce, 0xff, 0xce, 0xf4}; /* twice more; hlt */
 	struct machine *m = *state;
 	struct trans_statistics s;
-	struct error e;
 	poke(m, CODE, code, sizeof(code));
 	enter_long(m, 0);
 	m->v.state.gpr[GPR_RDI] = DATA;
-	go(m);
-	assert_int_equal(m->exit.reason, EXIT_HALT);
-	assert_int_equal(trans_statistics_read(m->engine, &s, &e), 0);
+	run_to_halt(m, &s);
 	assert_int_equal(s.executed, 8);
 	assert_int_equal(s.translated, 5);
 	assert_int_equal(s.count, 2);
@@ -151,15 +154,12 @@ static void test_what_faults_is_not_counted(void **state)
 				       0,    0x40, 0,	 0xff, 0xce, 0xf4}; /* dec; mov eax, ... */
 	struct machine *m = *state;
 	struct trans_statistics s;
-	struct error e;
 	poke(m, CODE, code, sizeof(code));
 	enter_long(m, 0);
 	m->v.state.gpr[GPR_RCX] = 0xdead;
 	poke(m, handler(VECTOR_GP), load, sizeof(load));
-	go(m);
-	assert_int_equal(m->exit.reason, EXIT_HALT);
+	run_to_halt(m, &s);
 	assert_int_equal(m->v.state.rip, handler(VECTOR_PF) + 1);
-	assert_int_equal(trans_statistics_read(m->engine, &s, &e), 0);
 	assert_int_equal(s.executed, 3);
 	assert_int_equal(s.translated, 2);
 	assert_int_equal(s.count, 1);
