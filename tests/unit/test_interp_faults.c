@@ -293,6 +293,37 @@ static void fetch_at(struct machine *m, unsigned cpl, uint64_t at, uint64_t cr2,
 	assert_int_equal(slot(m, 1, 8), at);
 }
 
+/* A function is called twice, the second time where it is known to lead, and then an address that
+ * is none: nothing is pushed. */
+static void test_call_to_nowhere(void **state)
+{
+	static const uint8_t calls[] = {
+		0xff, 0xd0,				     /* call rax */
+		0x48, 0xc7, 0x44, 0x24, 0xf8, 0x5a, 0, 0, 0, /* mov qword [rsp-8], 0x5a */
+		0x48, 0x89, 0xc8, 0x48, 0x89, 0xd1,	     /* mov rax, rcx; mov rcx, rdx */
+		0xeb, 0xed,				     /* jmp to the call */
+		0xc3,					     /* the function: ret */
+	};
+	const struct precise_case p = {.rsp = WINDOW + 0x100};
+	const uint64_t bad[] = {0x800000000000, 0xffff7fffffffffff};
+	struct machine *m = *state;
+
+	for (size_t n = 0; n < ARRAY_COUNT(bad); n++) {
+		enter_window(m, 0);
+		set_registers(m, &p);
+		set_idt64(m, VECTOR_GP, KERNEL_CS64, handler(VECTOR_GP), 0x8e, 1);
+		m->v.state.gpr[GPR_RAX] = m->v.state.gpr[GPR_RCX] = CODE + sizeof(calls) - 1;
+		m->v.state.gpr[GPR_RDX] = bad[n];
+		poke(m, CODE, calls, sizeof(calls));
+		go(m);
+		assert_int_equal(ended_in(m), VECTOR_GP);
+		assert_int_equal(slot(m, 1, 8), CODE);
+		assert_int_equal(slot(m, 4, 8), p.rsp);
+		assert_int_equal(m->v.state.gpr[GPR_RAX], bad[n]);
+		assert_int_equal(peek(m, DATA + 0x100 - 8, 8), 0x5a);
+	}
+}
+
 static void test_fetch_faults(void **state)
 {
 	static const uint8_t crossing[] = {0xb8, 0x01, 0x00}; /* mov eax, imm32 */
@@ -406,6 +437,7 @@ int main(void)
 		T(test_pop_into_the_stack),
 		T(test_leave_and_enter),
 		T(test_pusha_is_all_or_nothing),
+		T(test_call_to_nowhere),
 		T(test_fetch_faults),
 		T(test_fetch_from_device_memory),
 		T(test_undefined_and_too_long),

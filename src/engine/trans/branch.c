@@ -32,10 +32,10 @@ static struct host_memory jump_table(size_t member, unsigned slot)
 		.is_gs = true, .is_absolute = true, .disp = (int32_t)(member + 8 * slot)};
 }
 
-static void emit_table_miss(struct work *w, uint8_t *patch, int undo_sp)
+/* T1 is where to go. */
+static void emit_table_miss(struct work *w, int undo_sp)
 {
 	uint32_t site = add_site(w, (struct site){.undo_sp = undo_sp});
-	emit_patch(patch, w->e.at);
 	emit_call_helper(w, site, w->trans->to_indirect);
 }
 
@@ -50,20 +50,35 @@ void emit_far_exit(struct work *w, uint64_t rip)
 	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
 	emit_rm(e, 0, 0xff, 4, jump_table(offsetof(struct space, jump_code), slot));
 	place_add(w, PLACE_JUMP, e->at - 4);
-	emit_table_miss(w, miss, 0);
+	emit_patch(miss, e->at);
+	emit_table_miss(w, 0);
+}
+
+/* The jump table's at slot T0. */
+static struct host_memory table_entry(size_t member)
+{
+	return (struct host_memory){.no_base = true,
+				    .index = HOST_T0,
+				    .shift = 3,
+				    .is_gs = true,
+				    .disp = (int32_t)member};
+}
+
+/* T0 = T1's slot. Returns the jump that is taken where the table does not have T1. */
+static uint8_t *emit_find_slot(struct emitter *e)
+{
+	emit_jump_slot(e);
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, table_entry(offsetof(struct space, jump_rip)));
+	return emit_jcc_forward(e, CONDITION_NE);
 }
 
 void emit_indirect(struct work *w, int undo_sp)
 {
 	struct emitter *e = &w->e;
-	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
-	emit_jump_slot(e);
-	entry.disp = (int32_t)offsetof(struct space, jump_rip);
-	emit_rm(e, EMIT_W, 0x3b, HOST_T1, entry);
-	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
-	entry.disp = (int32_t)offsetof(struct space, jump_code);
-	emit_rm(e, 0, 0xff, 4, entry);
-	emit_table_miss(w, miss, undo_sp);
+	uint8_t *miss = emit_find_slot(e);
+	emit_rm(e, 0, 0xff, 4, table_entry(offsetof(struct space, jump_code)));
+	emit_patch(miss, e->at);
+	emit_table_miss(w, undo_sp);
 }
 
 void emit_exit(struct work *w, uint64_t rip)
@@ -158,6 +173,43 @@ static void emit_check_target(struct work *w)
 	add_rare(w, CONDITION_A);
 }
 
+/*
+ * The jump table is asked before the return address is pushed: what it has is an address that one
+ * may go to, and where it leads is known early. A helper that fills the push's look-up may change
+ * the table, so all of it runs again behind that.
+ */
+static bool translate_indirect_call(struct work *w)
+{
+	struct emitter *e = &w->e;
+	flags_to_frame(w);
+	const uint8_t *start = emitter_here(e);
+	if (!emit_target(w))
+		return false;
+	flags_lost(w);
+	add_slow(w, SLOW_CALL, emit_find_slot(e))->first = w->g->index;
+	emit_load(e, HOST_T1, table_entry(offsetof(struct space, jump_code)));
+	emit_store(e, FRAME(value), HOST_T1);
+	struct site *site = &w->trans->sites[w->trans->site_count]; /* the push's */
+	emit_push_return(w);
+	site->resume = start;
+	site->look_up_bytes = 0;	      /* which do not lie there */
+	emit_rm(e, 0, 0xff, 4, FRAME(value)); /* jmp */
+	return true;
+}
+
+/* The table does not have T1. */
+static void emit_unknown_call(struct work *w, const struct slow *s)
+{
+	w->g = &w->trans->insns[s->first];
+	w->flags = FLAGS_FRAME;
+	emit_check_target(w);
+	emit_store(&w->e, FRAME(value), HOST_T1);
+	emit_push_return(w);
+	emit_load(&w->e, HOST_T1, FRAME(value));
+	emit_table_miss(w, word_bytes(w));
+	w->g = NULL;
+}
+
 static bool translate_call(struct work *w)
 {
 	if (w->g->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -167,14 +219,7 @@ static bool translate_call(struct work *w)
 		emit_exit(w, branch_target(w->g));
 		return true;
 	}
-	if (!emit_target(w))
-		return false;
-	emit_check_target(w);
-	emit_store(&w->e, FRAME(value), HOST_T1);
-	emit_push_return(w);
-	emit_load(&w->e, HOST_T1, FRAME(value));
-	emit_indirect(w, word_bytes(w));
-	return true;
+	return translate_indirect_call(w);
 }
 
 static bool translate_jmp(struct work *w)
@@ -333,6 +378,8 @@ void emit_slow(struct work *w)
 			group_emit_slow(w, s);
 		} else if (s->kind == SLOW_LOOP) {
 			loop_emit_exit(w, s);
+		} else if (s->kind == SLOW_CALL) {
+			emit_unknown_call(w, s);
 		} else if (s->kind == SLOW_SIDE) {
 			emit_side_exit(w, s);
 		} else if (s->kind == SLOW_LINK) {

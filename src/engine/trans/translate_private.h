@@ -55,7 +55,8 @@ enum slow_kind {
 	SLOW_X87,
 	SLOW_INTERPRET,
 	SLOW_GROUP,
-	SLOW_LOOP
+	SLOW_LOOP,
+	SLOW_CALL
 };
 
 /* Code that is written behind the block; so much for one instruction. */
@@ -72,7 +73,7 @@ struct slow {
 	bool saves_flags;	/* ... the host has them alone, and they matter */
 	uint8_t *second;	/* ... another displacement that leads here, or NULL */
 	struct region *region;	/* SLOW_GROUP */
-	uint8_t first;		/* SLOW_LOOP: the instruction that leaves */
+	uint8_t first;		/* SLOW_LOOP, SLOW_CALL: the instruction that leaves */
 };
 
 /* Is it 32-bit code's? */
