@@ -78,6 +78,25 @@ static void test_a_wrong_store_is_found(void **state)
 	assert_int_equal(peek(m, DATA, 4), 5);
 }
 
+/* What follows from RFLAGS is put back with it: a user's page is readable up to CLAC. */
+static void test_a_block_may_end_access_to_user_pages(void **state)
+{
+	static const uint8_t code[] = {0x0f, 0x01, 0xcb,		   /* stac */
+				       0x8b, 0x04, 0x25, 0, 0, 0x26, 0x00, /* mov eax, [...] */
+				       0x0f, 0x01, 0xca,		   /* clac */
+				       0xf4};				   /* hlt */
+	struct machine *m = *state;
+	poke(m, CODE, code, sizeof(code));
+	poke_value(m, DATA, 7, 4);
+	enter_long(m, 0);
+	poke_value(m, TABLES + 0x2000, 0x83, 8); /* the kernel's; the same memory, the user's: */
+	poke_value(m, TABLES + 0x2008, 0x87, 8);
+	m->v.state.cr4 |= CR4_SMAP;
+	go(m);
+	assert_halted_at(m, sizeof(code));
+	assert_int_equal(m->v.state.gpr[GPR_RAX], 7);
+}
+
 /* A block that a fault ends leaves no page writable whose next writes nobody would see. */
 static void test_writes_behind_a_fault_happen_once(void **state)
 {
@@ -387,6 +406,8 @@ int main(void)
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_a_wrong_translation_is_found, machine_create,
 						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_a_block_may_end_access_to_user_pages,
+						machine_create, machine_destroy),
 		cmocka_unit_test_setup_teardown(test_a_wrong_store_is_found, machine_create,
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_writes_behind_a_fault_happen_once,

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "engine/interp/ring.h"
 #include "engine/trans/trans_private.h"
 #include "ledger/ledger.h"
 
@@ -197,6 +198,21 @@ static unsigned parts_run(const struct translation *x, uint64_t count)
 	return 0;
 }
 
+/* Undoes what generated code did. */
+static void put_back(struct trans_vcpu *t)
+{
+	struct lockstep *l = t->lockstep;
+	l->after = *t->c->s;
+	for (unsigned k = 0; k < l->page_count; k++) {
+		memcpy(l->pages[k].after, l->pages[k].host, PAGE_SIZE_BYTES);
+		memcpy(l->pages[k].host, l->pages[k].before, PAGE_SIZE_BYTES);
+	}
+	*t->c->s = l->before;
+	*t->c->ledger = l->ledger;
+	t->c->cycles = l->cycles;
+	ring_changed(t->c);
+}
+
 /* `x` has run. The interpreter's outcome is what stays. */
 void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 {
@@ -209,14 +225,7 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	uint64_t parts = count / x->count * x->part_count + parts_run(x, rest);
 	if (l->is_void || !parts || (rest && !parts_run(x, rest)))
 		return;
-	l->after = *c->s;
-	for (unsigned k = 0; k < l->page_count; k++) {
-		memcpy(l->pages[k].after, l->pages[k].host, PAGE_SIZE_BYTES);
-		memcpy(l->pages[k].host, l->pages[k].before, PAGE_SIZE_BYTES);
-	}
-	*c->s = l->before;
-	*c->ledger = l->ledger;
-	c->cycles = l->cycles;
+	put_back(t);
 	for (uint64_t k = 0; k < parts && c->s->rip == x->parts[k % x->part_count].rip; k++)
 		interp_run_block(c, x->parts[k % x->part_count].block);
 	const char *what = difference(l, c->s);
