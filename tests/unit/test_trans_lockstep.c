@@ -78,6 +78,29 @@ static void test_a_wrong_store_is_found(void **state)
 	assert_int_equal(peek(m, DATA, 4), 5);
 }
 
+/* What the interpreter faults at and its translation does not. */
+static void test_a_missing_fault_is_found(void **state)
+{
+	static const uint8_t code[] = {0x83, 0xc0, 0x05, /* add eax, 5 */
+				       0x8a, 0x08,	 /* mov cl, [rax] */
+				       0xeb, 0x00,	 /* jmp */
+				       0xf4};		 /* hlt */
+	struct machine *m = *state;
+	poke(m, CODE, code, sizeof(code));
+	enter_long(m, 0);
+	go(m);
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	const struct interp *vm = (const struct interp *)m->engine;
+	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
+	m->v.state.activity = ACTIVITY_RUNNING;
+	m->v.state.rip = CODE;
+	m->v.state.gpr[GPR_RAX] = (uint32_t)-6;
+	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
+	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+	assert_non_null(strstr(m->exit.text, "a fault that only the interpreter meets"));
+	assert_non_null(strstr(m->exit.text, "vector 14, error code 0, CR2 00000000ffffffff"));
+}
+
 /* What follows from RFLAGS is put back with it: a user's page is readable up to CLAC. */
 static void test_a_block_may_end_access_to_user_pages(void **state)
 {
@@ -405,6 +428,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_a_right_translation_passes, machine_create,
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_a_wrong_translation_is_found, machine_create,
+						machine_destroy),
+		cmocka_unit_test_setup_teardown(test_a_missing_fault_is_found, machine_create,
 						machine_destroy),
 		cmocka_unit_test_setup_teardown(test_a_block_may_end_access_to_user_pages,
 						machine_create, machine_destroy),

@@ -7,7 +7,8 @@
  * the TLB, so no page may be written when a block begins, however the last one ended. Afterwards
  * all is put back, the interpreter runs the block, and what both made of registers and pages is
  * compared. A block that left the common way (an instruction that the interpreter executed, a
- * fault, the end of the budget) is not compared: what it did may not be done twice.
+ * fault, the end of the budget) is not compared: what it did may not be done twice. Nor is one that
+ * the interpreter leaves to execute an instruction alone; the loop goes on there.
  */
 #include <stdarg.h>
 #include <stdlib.h>
@@ -136,6 +137,12 @@ static void say_state(struct lockstep *l, const struct vcpu_state *interp)
 		say(l, "  the x87 stack differs\n");
 }
 
+static void say_fault(struct lockstep *l, const struct fault *fault)
+{
+	say(l, "  interp vector %u, error code %x, CR2 %016llx\n", fault->vector, fault->error,
+	    (unsigned long long)fault->cr2);
+}
+
 static void say_code(struct lockstep *l, const char *whose, ZydisMachineMode mode,
 		     const uint8_t *bytes, size_t count, uint64_t address)
 {
@@ -149,6 +156,8 @@ static void say_code(struct lockstep *l, const char *whose, ZydisMachineMode mod
 	}
 }
 
+static const char fault_differs[] = "a fault that only the interpreter meets";
+
 static void report(struct trans_vcpu *t, const struct translation *x, const char *what)
 {
 	struct lockstep *l = t->lockstep;
@@ -156,6 +165,8 @@ static void report(struct trans_vcpu *t, const struct translation *x, const char
 							   : ZYDIS_MACHINE_MODE_LEGACY_32;
 	l->text_used = 0;
 	say(l, "--lockstep: %s after the block at %llx\n", what, (unsigned long long)x->rip);
+	if (what == fault_differs)
+		say_fault(l, &t->c->fault);
 	say_state(l, t->c->s);
 	for (unsigned k = 0; k < x->part_count; k++) {
 		const struct block *b = x->parts[k].block;
@@ -213,6 +224,25 @@ static void put_back(struct trans_vcpu *t)
 	ring_changed(t->c);
 }
 
+/* The interpreter runs what `x` ran. False: it met a fault. */
+static bool run_again(struct interp_vcpu *c, const struct translation *x, uint64_t parts)
+{
+	jmp_buf loop;
+	memcpy(&loop, &c->unwind, sizeof(loop));
+	volatile enum unwind unwind = 0;
+	switch (setjmp(c->unwind)) {
+	case UNWIND_FAULT: unwind = UNWIND_FAULT; break;
+	case UNWIND_ALONE: unwind = UNWIND_ALONE; break;
+	default:
+		for (uint64_t k = 0; k < parts && c->s->rip == x->parts[k % x->part_count].rip; k++)
+			interp_run_block(c, x->parts[k % x->part_count].block);
+	}
+	memcpy(&c->unwind, &loop, sizeof(loop));
+	if (unwind == UNWIND_ALONE)
+		longjmp(c->unwind, unwind);
+	return unwind != UNWIND_FAULT;
+}
+
 /* `x` has run. The interpreter's outcome is what stays. */
 void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 {
@@ -226,9 +256,9 @@ void lockstep_end(struct trans_vcpu *t, const struct translation *x)
 	if (l->is_void || !parts || (rest && !parts_run(x, rest)))
 		return;
 	put_back(t);
-	for (uint64_t k = 0; k < parts && c->s->rip == x->parts[k % x->part_count].rip; k++)
-		interp_run_block(c, x->parts[k % x->part_count].block);
-	const char *what = difference(l, c->s);
+	const char *what = fault_differs;
+	if (run_again(c, x, parts))
+		what = c->cycles - l->cycles == count ? difference(l, c->s) : "time differs";
 	if (what)
 		report(t, x, what);
 }
