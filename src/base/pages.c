@@ -48,15 +48,38 @@ static uint8_t *reserve(size_t size_bytes)
 	return p + before;
 }
 
+/* Shared memory, new. */
+static bool map_shared(uint8_t *at, size_t size_bytes)
+{
+	return mmap(at, size_bytes, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+/* Such memory a second time. Of 0 bytes: what is moved stays where it was, too. */
+static bool map_again(uint8_t *from, uint8_t *at, size_t size_bytes)
+{
+	return mremap(from, 0, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED;
+}
+
+bool pages_share(void *p, size_t size_bytes, size_t step_bytes, unsigned count)
+{
+	uint8_t *first = p;
+	if (!map_shared(first, size_bytes))
+		return false;
+	for (size_t at = 0; at < size_bytes; at += LARGE_PAGE_BYTES)
+		first[at] = 0; /* where nothing is nothing is gathered */
+	pages_gather(first, size_bytes);
+	for (unsigned k = 1; k < count; k++)
+		if (!map_again(first, first + k * step_bytes, size_bytes))
+			return false;
+	return true;
+}
+
 bool pages_map_twice(size_t size_bytes, void **writable, void **running)
 {
 	uint8_t *first = reserve(size_bytes), *second = first ? reserve(size_bytes) : NULL;
-	/* Of 0 bytes: what is moved stays here, too. */
-	bool is_mapped =
-		second &&
-		mmap(first, size_bytes, PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED &&
-		mremap(first, 0, size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, second) != MAP_FAILED;
+	bool is_mapped = second && map_shared(first, size_bytes) &&
+			 map_again(first, second, size_bytes);
 	if (!is_mapped || mprotect(second, size_bytes, PROT_READ | PROT_EXEC)) {
 		int error = errno;
 		if (first)

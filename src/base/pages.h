@@ -23,6 +23,12 @@ void *pages_map_large(size_t size_bytes);
  * errno: nothing is mapped.
  */
 bool pages_map_twice(size_t size_bytes, void **writable, void **running);
+/*
+ * Makes the first `size_bytes` at `p`, at p + step_bytes and so on `count` times the same memory,
+ * all in a mapping that is there already and is unmapped as before; in large pages, as
+ * pages_gather() does. False, with errno: not all of them are.
+ */
+bool pages_share(void *p, size_t size_bytes, size_t step_bytes, unsigned count);
 /* What lies at the places of large pages in such a mapping comes to lie in large pages. By itself
  * Linux gives none to shared memory unless it is set to. Milliseconds each. */
 void pages_gather(void *p, size_t size_bytes);

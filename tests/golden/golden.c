@@ -135,7 +135,7 @@ static const char *thunk_name(const struct trans *trans, uint64_t address)
 		      {"sysret", trans->to_sysret},
 		      {"tsc", trans->to_tsc},
 		      {"link", trans->to_link},
-		      {"indirect", trans->to_indirect},
+		      {"indirect", trans->to_indirect[MMU_USER]},
 		      {"budget", trans->to_budget},
 		      {"vectors", trans->to_vectors},
 		      {"x87", trans->to_x87}};

@@ -78,6 +78,23 @@ static void gathered_code_is_the_same(void **state)
 	pages_unmap(running, 2 * LARGE_PAGE_BYTES);
 }
 
+/* The pages between are each place's own. */
+static void what_is_shared_is_the_same_memory_everywhere(void **state)
+{
+	(void)state;
+	const size_t step = 2 * LARGE_PAGE_BYTES, all = 3 * step;
+	uint8_t *p = pages_map_large(all);
+	assert_non_null(p);
+	assert_true(pages_share(p, LARGE_PAGE_BYTES, step, 3));
+	p[5] = 1;
+	p[step + LARGE_PAGE_BYTES - 1] = 2;
+	p[LARGE_PAGE_BYTES] = 3;
+	assert_int_equal(p[2 * step + 5], 1);
+	assert_int_equal(p[LARGE_PAGE_BYTES - 1], 2);
+	assert_int_equal(p[step + LARGE_PAGE_BYTES], 0);
+	pages_unmap(p, all);
+}
+
 static void no_room_is_an_answer(void **state)
 {
 	(void)state;
@@ -90,6 +107,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(code_is_written_at_one_address_and_runs_at_another),
 		cmocka_unit_test(gathered_code_is_the_same),
+		cmocka_unit_test(what_is_shared_is_the_same_memory_everywhere),
 		cmocka_unit_test(no_room_is_an_answer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

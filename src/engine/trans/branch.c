@@ -36,7 +36,7 @@ static struct host_memory jump_table(size_t member, unsigned slot)
 static void emit_table_miss(struct work *w, int undo_sp)
 {
 	uint32_t site = add_site(w, (struct site){.undo_sp = undo_sp});
-	emit_call_helper(w, site, w->trans->to_indirect);
+	emit_call_helper(w, site, w->trans->to_indirect[w->asked]);
 }
 
 /* To a constant address in another page. */

@@ -79,7 +79,7 @@ static void for_all_spaces(struct trans *trans, void (*act)(struct space *, uint
 		act(t->kernel, argument);
 		act(t->kernel_ac, argument);
 		for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
-			act(&t->user[k], argument);
+			act(t->user[k], argument);
 	}
 }
 
@@ -97,8 +97,7 @@ void cache_flushed(void *opaque)
 	trans->code_used = trans->code_fixed;
 	trans->records_used = 0;
 	trans->site_count = 0;
-	trans->slots = trans->last_slot = NULL;
-	trans->slot_count = 0;
+	memset(trans->slots, 0, sizeof(trans->slots));
 	memset(trans->found, 0, sizeof(struct found) << FOUND_BITS);
 	trans->pending = NULL;
 }
@@ -126,11 +125,11 @@ struct translation *cache_add(struct trans *trans, const struct part *parts, uns
 	return x;
 }
 
-struct slot *cache_take_slot(struct trans *trans)
+struct slot *cache_take_slot(struct trans *trans, unsigned mode)
 {
 	struct slot *s = take_record(trans, sizeof(*s));
 	*s = (struct slot){0};
-	trans->slot_count++;
+	trans->slots[mode].count++;
 	return s;
 }
 

@@ -16,6 +16,7 @@
 struct emitter {
 	uint8_t *at;	      /* the next byte, writable */
 	ptrdiff_t to_running; /* running address - writable address */
+	int32_t space_at;     /* the space, behind where GS points to */
 };
 
 /* A host memory operand. */
@@ -65,6 +66,8 @@ static inline void emit_quad(struct emitter *e, uint64_t value)
 static inline void emit_modrm(struct emitter *e, unsigned reg, struct host_memory m)
 {
 	unsigned r = (reg & 7) << 3;
+	if (m.is_gs)
+		m.disp += e->space_at;
 	if (m.is_absolute) {
 		emit_byte(e, r | 4);
 		emit_byte(e, 0x25);

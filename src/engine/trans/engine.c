@@ -92,7 +92,7 @@ static bool run_translated(void *opaque, struct interp_vcpu *c, struct block *b)
 	return true;
 }
 
-#define SPACES_BYTES ((SPACE_USER_COUNT + 2) * sizeof(struct space))
+#define WINDOWS_BYTES (SPACE_USER_COUNT * SPACE_WINDOW_BYTES)
 
 static void trans_destroy(struct engine *engine)
 {
@@ -106,7 +106,7 @@ static void trans_destroy(struct engine *engine)
 		return;
 	for (unsigned n = 0; trans->vcpus && trans->vcpus[n]; n++) {
 		memory_remove_flag_listener(memory, trans->vcpus[n]);
-		pages_unmap(trans->vcpus[n]->user, SPACES_BYTES);
+		pages_unmap(trans->vcpus[n]->windows, WINDOWS_BYTES);
 		lockstep_destroy(trans->vcpus[n]);
 		free(trans->vcpus[n]);
 	}
@@ -167,14 +167,22 @@ static int trans_create(struct engine **out, const struct engine_config *config,
 
 static bool make_spaces(struct trans_vcpu *t)
 {
-	struct space *p = pages_map_large(SPACES_BYTES);
-	if (!p)
+	uint8_t *windows = pages_map_large(WINDOWS_BYTES);
+	if (!windows)
 		return false;
-	for (unsigned k = 0; k < SPACE_USER_COUNT + 2; k++)
-		space_init(&p[k]);
-	t->user = p;
-	t->kernel = &p[SPACE_USER_COUNT];
-	t->kernel_ac = &p[SPACE_USER_COUNT + 1];
+	t->windows = windows;
+	if (!pages_share(windows + SPACE_USER_BYTES, SPACE_SHARED_BYTES, SPACE_WINDOW_BYTES,
+			 SPACE_USER_COUNT))
+		return false;
+	t->kernel = (struct space *)(void *)(windows + space_place(MMU_SUPERVISOR));
+	t->kernel_ac = (struct space *)(void *)(windows + space_place(MMU_SUPERVISOR_AC));
+	space_init(t->kernel);
+	space_init(t->kernel_ac);
+	for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
+		t->user[k] = (struct space *)(void *)(windows + k * SPACE_WINDOW_BYTES +
+						      space_place(MMU_USER));
+		space_init(t->user[k]);
+	}
 	return true;
 }
 
@@ -192,8 +200,8 @@ static void drop_page(struct trans_vcpu *t, uint64_t address, bool is_everywhere
 	space_drop_page(t->kernel, address, is_large_code);
 	space_drop_page(t->kernel_ac, address, is_large_code);
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
-		if (t->user[k].is_valid && (is_everywhere || is_present(t->c->s, &t->user[k])))
-			space_drop_page(&t->user[k], address, is_large_code);
+		if (t->user[k]->is_valid && (is_everywhere || is_present(t->c->s, t->user[k])))
+			space_drop_page(t->user[k], address, is_large_code);
 }
 
 static void switch_space(struct trans_vcpu *t, bool is_flush)
@@ -203,7 +211,7 @@ static void switch_space(struct trans_vcpu *t, bool is_flush)
 	space_drop_local(t->kernel, is_local);
 	space_drop_local(t->kernel_ac, is_local);
 	for (unsigned k = 0; is_flush && k < SPACE_USER_COUNT; k++) {
-		struct space *p = &t->user[k];
+		struct space *p = t->user[k];
 		if (p->is_valid && is_present(s, p))
 			space_flush(p);
 	}
@@ -224,8 +232,8 @@ static void mmu_flushed(void *opaque, enum mmu_flush what, gva_t address)
 	space_flush(t->kernel);
 	space_flush(t->kernel_ac);
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
-		if (t->user[k].is_valid)
-			space_flush(&t->user[k]);
+		if (t->user[k]->is_valid)
+			space_flush(t->user[k]);
 }
 
 static void page_flagged(void *opaque, gpa_t page)
@@ -235,7 +243,7 @@ static void page_flagged(void *opaque, gpa_t page)
 	space_protect(t->kernel, host);
 	space_protect(t->kernel_ac, host);
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
-		space_protect(&t->user[k], host);
+		space_protect(t->user[k], host);
 }
 
 static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu, struct error *e)
@@ -247,6 +255,8 @@ static int trans_add_vcpu(struct engine *engine, struct vcpu *v, struct mmu *mmu
 		return r;
 	struct trans_vcpu *t = calloc(1, sizeof(*t));
 	if (!t || !make_spaces(t)) {
+		if (t)
+			pages_unmap(t->windows, WINDOWS_BYTES);
 		free(t);
 		return error_set(e, -ENOMEM, "no memory for vcpu %u's translations", v->index);
 	}

@@ -95,11 +95,11 @@ static bool is_space_of(const struct space *p, uint64_t cr3, uint8_t key)
 /* Code of two modes at one address is not the same code. */
 static struct space *user_space(struct trans_vcpu *t, uint64_t cr3, uint8_t key)
 {
-	struct space *oldest = &t->user[0];
+	struct space *oldest = t->user[0];
 	if (t->last_user && is_space_of(t->last_user, cr3, key))
 		return t->last_user;
 	for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
-		struct space *p = &t->user[k];
+		struct space *p = t->user[k];
 		if (is_space_of(p, cr3, key))
 			return p;
 		if (!p->is_valid || p->last_use < oldest->last_use)
@@ -120,15 +120,15 @@ static void change_kernel_key(struct trans_vcpu *t)
 	t->kernel_key = t->c->key;
 }
 
-static void set_gs(struct trans_vcpu *t)
+static void set_gs(struct trans_vcpu *t, const uint8_t *window)
 {
-	if (t->gs == t->space)
+	if (t->gs == window)
 		return;
-	t->gs = t->space;
+	t->gs = window;
 	if (t->trans->has_fsgsbase)
-		__asm__ volatile("wrgsbase %0" : : "r"(t->space));
+		__asm__ volatile("wrgsbase %0" : : "r"(window));
 	else
-		host_set_gs_base((uint64_t)(uintptr_t)t->space);
+		host_set_gs_base((uint64_t)(uintptr_t)window);
 }
 
 void helper_choose_space(struct trans_vcpu *t)
@@ -142,7 +142,10 @@ void helper_choose_space(struct trans_vcpu *t)
 	else
 		t->space = t->last_user = user_space(t, t->c->s->cr3, t->c->key);
 	t->space->last_use = ++t->uses;
-	set_gs(t);
+	if (t->c->mode == MMU_USER)
+		set_gs(t, (const uint8_t *)t->space - space_place(MMU_USER));
+	else if (unlikely(!t->gs)) /* any of them has the kernel's */
+		set_gs(t, t->windows);
 }
 
 /* ---- going on ---- */

@@ -12,8 +12,8 @@
  * What the instructions are was noted when their forms were lowered for the first time
  * (rewritten_note()).
  *
- * Invariant: a slot on trans->slots is led to by nothing (cache_forget()). The others hang on their
- * block like any translation.
+ * Invariant: a slot on a list of trans->slots is led to by nothing (cache_forget()). The others
+ * hang on their block like any translation.
  */
 #include "engine/trans/translate_private.h"
 
@@ -140,26 +140,28 @@ static void emit_slot(struct work *w, struct slot *s)
 }
 
 /* The one that has been free longest, or NULL. */
-static struct slot *reuse_slot(struct trans *trans)
+static struct slot *reuse_slot(struct slot_list *l)
 {
-	struct slot *s = trans->slots;
+	struct slot *s = l->first;
 	if (!s)
 		return NULL;
-	trans->slots = s->next;
-	if (!trans->slots)
-		trans->last_slot = NULL;
+	l->first = s->next;
+	if (!l->first)
+		l->last = NULL;
 	return s;
 }
 
 static struct slot *make_slot(struct trans_vcpu *t)
 {
 	struct trans *trans = t->trans;
+	unsigned mode = t->c->mode;
+	struct slot_list *l = &trans->slots[mode];
 	static const struct part part;
 	struct slow slow[SLOW_OF_INSN_MAX];
 	struct guest_insn *g = &trans->insns[0];
-	if (trans->slot_count == SLOTS_MAX || !cache_has_room(trans))
-		return reuse_slot(trans);
-	struct slot *s = cache_take_slot(trans);
+	if (l->count == SLOTS_MAX || !cache_has_room(trans))
+		return reuse_slot(l);
+	struct slot *s = cache_take_slot(trans, mode);
 	memset(g, 0, sizeof(*g));
 	g->is_decoded = true;
 	g->d.mnemonic = ZYDIS_MNEMONIC_RET;
@@ -170,8 +172,10 @@ static struct slot *make_slot(struct trans_vcpu *t)
 		.g = g,
 		.count = 1,
 		.x = cache_add(trans, &part, 1),
-		.e = {trans->writable + trans->code_used, trans->running - trans->writable}};
+		.e = {trans->writable + trans->code_used, trans->running - trans->writable, 0}};
+	ask_space(&w, mode);
 	s->x = w.x;
+	w.x->mode = (uint8_t)mode;
 	s->bytes = w.e.at;
 	w.e.at += CHECKED_BYTES_MAX;
 	w.x->slot = s;
@@ -220,7 +224,7 @@ static void put_check(struct slot *s, struct block *b, const uint8_t *guest)
 
 static void put_body(struct trans *trans, struct slot *s, const struct block *b)
 {
-	struct emitter e = {s->body, trans->running - trans->writable};
+	struct emitter e = {s->body, trans->running - trans->writable, 0};
 	const uint8_t *from = s->bytes;
 	bool is_in_host = false;
 	for (unsigned k = 0; k + 1 < b->count; k++) {
@@ -240,14 +244,14 @@ struct translation *rewritten_translate(struct trans_vcpu *t, struct block *b)
 	if (!is_copied(b))
 		return NULL;
 	const uint8_t *guest = memory_host(t->c->memory, gpa(b->gpa), b->bytes);
-	bool is_new = !trans->slots || trans->slot_count < SLOTS_MIN;
-	struct slot *s = is_new ? make_slot(t) : reuse_slot(trans);
+	struct slot_list *l = &trans->slots[t->c->mode];
+	bool is_new = !l->first || l->count < SLOTS_MIN;
+	struct slot *s = is_new ? make_slot(t) : reuse_slot(l);
 	if (!s)
 		return NULL;
 	struct translation *x = s->x;
 	x->block = b;
 	x->rip = t->c->s->rip;
-	x->mode = t->c->mode;
 	x->count = (uint8_t)b->count;
 	x->parts[0] = (struct part){.block = b, .rip = x->rip};
 	for (unsigned k = 0; k < ARRAY_COUNT(s->count); k++)
@@ -266,7 +270,8 @@ void rewritten_give_back(struct trans *trans, struct translation *x)
 {
 	if (!x->slot)
 		return;
+	struct slot_list *l = &trans->slots[x->mode];
 	x->slot->next = NULL;
-	*(trans->last_slot ? &trans->last_slot->next : &trans->slots) = x->slot;
-	trans->last_slot = x->slot;
+	*(l->last ? &l->last->next : &l->first) = x->slot;
+	l->last = x->slot;
 }

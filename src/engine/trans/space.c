@@ -24,8 +24,9 @@ static void empty_slot(struct space *p, unsigned slot)
 
 void space_init(struct space *p)
 {
-	empty_slot(p, 0); /* the others are */
-	for (unsigned slot = 0; slot < SPACE_JUMP_COUNT; slot++)
+	/* The others are, and their pages there only once they are used. */
+	empty_slot(p, 0);
+	for (unsigned slot = 0; slot < 2; slot++)
 		p->jump_rip[slot] = space_jump_empty(slot);
 }
 

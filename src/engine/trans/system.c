@@ -54,7 +54,7 @@ static bool translate_sti(struct work *w)
 	return true;
 }
 
-/* The other supervisor mode: C's view of it, and the space that belongs to it. */
+/* The other supervisor mode: C's view of it, and the space that belongs to it. GS stays. */
 static void emit_change_space(struct work *w, bool to_ac)
 {
 	struct emitter *e = &w->e;
@@ -72,21 +72,19 @@ static void emit_change_space(struct work *w, bool to_ac)
 		  at_t0(to_ac ? offsetof(struct trans_vcpu, kernel_ac)
 			      : offsetof(struct trans_vcpu, kernel)));
 	emit_store(e, at_t0(offsetof(struct trans_vcpu, space)), HOST_T1);
-	emit_store(e, at_t0(offsetof(struct trans_vcpu, gs)), HOST_T1);
-	emit_rr(e, EMIT_F3 | EMIT_W | EMIT_0F, 0xae, 3, HOST_T1); /* wrgsbase */
 }
 
 /* STAC, CLAC: the end of a block. */
 static bool translate_ac(struct work *w, bool sets)
 {
 	bool has = w->x->mode == MMU_SUPERVISOR_AC;
-	if (!is_kernel(w) || !w->trans->has_fsgsbase)
+	if (!is_kernel(w))
 		return false;
 	if (sets == has)
 		return true;
 	emit_rflags(w, sets ? FLAG_AC : 0, sets ? 0 : FLAG_AC);
 	emit_change_space(w, sets);
-	w->changes_space = true;
+	w->next_mode = sets ? MMU_SUPERVISOR_AC : MMU_SUPERVISOR;
 	return true;
 }
 

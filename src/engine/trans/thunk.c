@@ -255,7 +255,7 @@ static const uint8_t *emit_thunk(struct emitter *e, const struct shared *shared,
 
 void thunk_init(struct trans *trans)
 {
-	struct emitter e = {trans->writable, trans->running - trans->writable};
+	struct emitter e = {trans->writable, trans->running - trans->writable, 0};
 	const uint8_t *enter = emitter_here(&e);
 	trans->enter = (void (*)(struct trans_vcpu *, const uint8_t *))(uintptr_t)enter;
 	emit_enter(&e);
@@ -269,7 +269,10 @@ void thunk_init(struct trans *trans)
 	trans->to_sysret = emit_thunk(&e, &shared, privilege_sysret);
 	trans->to_tsc = emit_thunk(&e, &shared, helper_tsc);
 	trans->to_link = emit_thunk(&e, &shared, helper_link);
-	trans->to_indirect = emit_thunk(&e, &shared, helper_indirect);
+	for (unsigned mode = 0; mode < MMU_MODE_COUNT; mode++) {
+		e.space_at = space_place(mode);
+		trans->to_indirect[mode] = emit_thunk(&e, &shared, helper_indirect);
+	}
 	trans->to_budget = emit_thunk(&e, &shared, helper_budget);
 	trans->to_changed = emit_thunk(&e, &shared, helper_changed);
 	trans->to_vectors = emit_thunk(&e, &shared, helper_vectors);

@@ -156,6 +156,12 @@ struct slot {
 	uint8_t *saving_tail, *tail;
 };
 
+/* Of one mode. */
+struct slot_list {
+	struct slot *first, *last; /* free ones, the oldest first */
+	unsigned count;		   /* of all */
+};
+
 /* One behind each part and at the end; an inner loop has them once more. */
 #define TRANS_LINKS_MAX(part_count) (2 * ((part_count) + 1))
 
@@ -171,10 +177,12 @@ struct trans_vcpu {
 	struct lockstep *lockstep; /* NULL: off */
 	uint64_t budget_at;	   /* the frame's budget when cycles were last counted */
 	uint64_t uses;
-	struct space *kernel, *kernel_ac, *user; /* user: SPACE_USER_COUNT */
-	struct space *last_user;		 /* one of them, or NULL */
-	const void *gs;				 /* what GS points to */
-	uint8_t kernel_key;			 /* whose jumps the kernel's spaces have */
+	uint8_t *windows;		  /* SPACE_USER_COUNT (space.h) */
+	struct space *kernel, *kernel_ac; /* as the first has them */
+	struct space *user[SPACE_USER_COUNT];
+	struct space *last_user; /* one of them, or NULL */
+	const uint8_t *gs;	 /* the window that GS points to */
+	uint8_t kernel_key;	 /* whose jumps the kernel's spaces have */
 	/* statistics.c: instructions that run() has run, that generated code has, and that the
 	 * interpreter executed meanwhile. */
 	uint64_t executed, in_code;
@@ -215,14 +223,13 @@ struct trans {
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
 	const uint8_t *to_fill, *to_interpret, *to_end, *to_syscall, *to_sysret, *to_tsc, *to_link,
-		*to_indirect, *to_budget, *to_changed, *to_vectors, *to_x87;
+		*to_indirect[MMU_MODE_COUNT], *to_budget, *to_changed, *to_vectors, *to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
 	bool exact_flags; /* every exception shows the guest's flags as they were */
 	bool has_fsgsbase, has_bmi1;
-	struct found *found;		/* 1 << FOUND_BITS */
-	struct slot *slots, *last_slot; /* free ones, the oldest first */
-	unsigned slot_count;
+	struct found *found; /* 1 << FOUND_BITS */
+	struct slot_list slots[MMU_MODE_COUNT];
 	/* The link that led out last, to be patched when its target runs. */
 	struct link *pending;
 	uint64_t pending_rip;
@@ -243,7 +250,7 @@ int cache_init(struct trans *trans, struct error *e);
 void cache_fini(struct trans *trans);
 void cache_flush(struct trans *trans);
 struct translation *cache_add(struct trans *trans, const struct part *parts, unsigned part_count);
-struct slot *cache_take_slot(struct trans *trans);
+struct slot *cache_take_slot(struct trans *trans, unsigned mode);
 /* So many places as it has now. */
 void cache_keep_places(struct trans *trans, const struct translation *x);
 bool cache_has_room(const struct trans *trans);
@@ -322,7 +329,7 @@ void helper_count(struct trans_vcpu *t, const struct frame *f);
 const uint8_t *helper_go_on(struct frame *f);
 /* May code at this state run translated? */
 bool helper_is_translatable(const struct interp_vcpu *c);
-/* Chooses the space of the present mode and lets GS point to it. */
+/* Chooses the space of the present mode and lets GS point to a window with it. */
 void helper_choose_space(struct trans_vcpu *t);
 /* Fills the budget from the clock's distance to its end. */
 void helper_set_budget(struct trans_vcpu *t, struct frame *f);

@@ -204,10 +204,13 @@ static void translate_all(struct work *w)
 	uint64_t next = last->rip + last->block->bytes;
 	if (w->is_code32)
 		next = (uint32_t)next;
-	if (w->changes_space)
-		emit_far_exit(w, next);
-	else
+	if (w->next_mode == w->x->mode) {
 		emit_exit(w, next);
+		return;
+	}
+	ask_space(w, w->next_mode);
+	emit_far_exit(w, next);
+	ask_space(w, w->x->mode);
 }
 
 struct translation *translate(struct trans_vcpu *t, struct block *b)
@@ -231,9 +234,11 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 		.slow = slow,
 		.is_code32 = is_code32,
 		.is_checked = b->page && b->page->is_checked,
-		.e = {trans->writable + trans->code_used, trans->running - trans->writable},
+		.next_mode = t->c->mode,
+		.e = {trans->writable + trans->code_used, trans->running - trans->writable, 0},
 	};
 	struct loop loop;
+	ask_space(&w, t->c->mode);
 	trace_choose(&w, b, t->c->s->rip);
 	w.loop = loop_find(&w, &loop) ? &loop : NULL;
 	w.x = cache_add(trans, w.parts, w.part_count);

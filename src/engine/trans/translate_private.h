@@ -158,7 +158,8 @@ struct work {
 	struct slow *slow; /* SLOW_MAX; not in here, for it is large and need not be zeroed */
 	unsigned slow_count;
 	bool is_flags_kept; /* behind the last instruction: whatever comes next may read them */
-	bool changes_space; /* the block ends in another space */
+	unsigned next_mode; /* that the block ends in, enum mmu_mode */
+	unsigned asked;	    /* whose space is: the block's mode, or behind its end that one */
 	bool is_left;	    /* nothing comes behind the last instruction */
 	uint8_t *changed[CHECKED_BYTES_MAX / 4 +
 			 4]; /* jumps out: the block's bytes are not what they were */
@@ -187,6 +188,13 @@ uint8_t flags_read(const struct guest_insn *g);
 uint8_t flags_killed(const struct guest_insn *g, bool is_exact);
 bool flags_written(const struct guest_insn *g);
 #define FLAGS_ALL 0xd7u
+
+/* What is written from now on asks the space of this mode. */
+static inline void ask_space(struct work *w, unsigned mode)
+{
+	w->asked = mode;
+	w->e.space_at = space_place(mode);
+}
 
 /* Fills w->live_before and w->live_after. */
 void flags_find_live(struct work *w);
