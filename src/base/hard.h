@@ -9,6 +9,12 @@
 
 #include "base/types.h"
 
+#ifdef GNOMON_HARD
+#define IS_HARD true
+#else
+#define IS_HARD false
+#endif
+
 /* A limit: `tiny` until it was reached `patience` times, then twice that, up to `full`. */
 static inline uint64_t hard_limit(uint64_t tiny, uint64_t full, uint64_t reached_count,
 				  uint64_t patience)

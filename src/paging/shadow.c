@@ -62,7 +62,8 @@ int shadow_init(struct shadow *s, struct mmu *mmu, const struct mmu_config *conf
 			     .newest = SHADOW_NONE,
 			     .oldest = SHADOW_NONE,
 			     .root = SHADOW_NONE,
-			     .page_shift_max = config->host_page_shift};
+			     .page_shift_max = config->host_page_shift,
+			     .is_noting = config->verify || IS_HARD};
 	if (!s->policy.root_count)
 		s->policy.root_count = ROOTS_DEFAULT;
 	while ((1u << s->bucket_bits) < count)
@@ -197,6 +198,7 @@ void shadow_set_pointer(struct shadow *s, uint32_t at, uint32_t child, uint64_t 
 			       PTE_U;
 	s->pages[shadow_page_of(at)].used_count++;
 	link_in(s, at);
+	shadow_note(s, at);
 }
 
 void shadow_set_leaf(struct shadow *s, uint32_t at, uint64_t entry)
@@ -204,6 +206,7 @@ void shadow_set_leaf(struct shadow *s, uint32_t at, uint64_t entry)
 	*shadow_entry(s, at) = entry;
 	s->pages[shadow_page_of(at)].used_count++;
 	link_in(s, at);
+	shadow_note(s, at);
 }
 
 /* A page that nothing leads to any more goes at once where it could not be found again (no
@@ -316,6 +319,7 @@ void shadow_protect(struct shadow *s, uint64_t gfn)
 		assert(!(*entry & SHADOW_SWITCH));
 		s->is_flush_due |= (*entry & PTE_W) != 0;
 		*entry &= ~PTE_W;
+		shadow_note(s, at);
 	}
 	/* What two dimensions gave the TLBs is in no list. */
 	s->is_flush_due |= s->policy.is_nested != NULL;
@@ -582,6 +586,7 @@ bool shadow_drop_all(struct shadow *s)
 	s->epoch++;
 	s->newest = s->oldest = s->root = SHADOW_NONE;
 	s->live_count = s->root_count = 0;
+	s->noted_count = 0;
 	s->is_flush_due |= had_any;
 	take_mode(s);
 	return had_any;

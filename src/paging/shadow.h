@@ -55,6 +55,7 @@
 #define SHADOW_ENTRIES 512u
 #define SHADOW_NONE UINT32_MAX
 #define SHADOW_UNSWITCHED_MAX 1024u /* the others wait for their faults */
+#define SHADOW_NOTED_MAX 4096u	    /* more of them mean everything */
 
 struct shadow_policy {
 	bool is_watching;    /* guest tables are write-protected */
@@ -178,6 +179,10 @@ struct shadow {
 	uint64_t exit_start;   /* for ledger_exit_end(); 0: not measured */
 	enum event exit_cause; /* the one charged last */
 	uint32_t audit_count;  /* and what */
+	/* Entries that were made, renewed or come by since the last exit's end. */
+	bool is_noting;
+	unsigned noted_count;
+	uint32_t noted[SHADOW_NOTED_MAX];
 };
 
 /* What the hardware found. */
@@ -229,6 +234,16 @@ uint32_t shadow_next_of(const struct shadow *s, uint32_t page);
 static inline uint64_t *shadow_entry(const struct shadow *s, uint32_t at)
 {
 	return (uint64_t *)(void *)s->pool.host + at;
+}
+
+/* To be audited when the exit ends. */
+static inline void shadow_note(struct shadow *s, uint32_t at)
+{
+	if (likely(!s->is_noting))
+		return;
+	if (s->noted_count < SHADOW_NOTED_MAX)
+		s->noted[s->noted_count] = at;
+	s->noted_count++;
 }
 
 static inline uint32_t shadow_page_of(uint32_t at)
@@ -381,7 +396,8 @@ void shadow_switch_root(struct shadow *s);
 void shadow_policy_reset(struct strategy *strategy);
 void shadow_keeping_controls_changed(struct strategy *strategy);
 
-/* shadow_audit.c: the invariants of one page, and of everything else. False: *why says what is
- * wrong. */
+/* shadow_audit.c: the invariants of the noted entries, of one page, and of everything else. False:
+ * *why says what is wrong. */
+bool shadow_audit_noted(const struct shadow *s, char *why, size_t size);
 bool shadow_audit_page(const struct shadow *s, uint32_t page, char *why, size_t size);
 bool shadow_audit(const struct shadow *s, char *why, size_t size);

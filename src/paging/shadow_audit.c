@@ -1,7 +1,8 @@
 /*
  * The shadow's invariants, looked at from outside: every present entry is what the guest's entry,
  * the memory map and the role say; lists are consistent both ways; what must be protected is; the
- * counts are right. Tests call it for everything at once; hard mode for one page after each exit.
+ * counts are right. Tests call it for everything at once; --verify and hard mode after each exit
+ * for the entries that it had to do with, and for one page in turn.
  */
 #include "paging/shadow.h"
 
@@ -143,6 +144,25 @@ static bool audit_entry(const struct audit *a, uint32_t at, uint64_t entry)
 	if (p->role.is_direct)
 		return !(entry & PTE_P) || audit_direct(a, at, entry);
 	return audit_table(a, at, entry);
+}
+
+/* The page of an entry may have been freed since. */
+static bool is_live(const struct shadow *s, uint32_t page)
+{
+	const struct shadow_page *p = &s->pages[page];
+	return !s->policy.is_watching || shadow_find(s, p->gfn, p->role) == page;
+}
+
+bool shadow_audit_noted(const struct shadow *s, char *why, size_t size)
+{
+	const struct audit a = {s, why, size};
+	for (unsigned k = 0; k < s->noted_count; k++) {
+		uint32_t at = s->noted[k];
+		uint64_t entry = *shadow_entry(s, at);
+		if (entry && is_live(s, shadow_page_of(at)) && !audit_entry(&a, at, entry))
+			return false;
+	}
+	return true;
 }
 
 static bool audit_parents(const struct audit *a, uint32_t page)

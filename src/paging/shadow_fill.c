@@ -404,6 +404,7 @@ enum shadow_outcome shadow_fill(struct shadow *s, gva_t address, const struct wa
 	unsigned guest_leaf = r->step[r->step_count - 1].level;
 	for (unsigned level = top;; level--) {
 		uint32_t at = page * SHADOW_ENTRIES + shadow_index(s, level, address);
+		shadow_note(s, at);
 		d.step = r->step[0].level - level; /* not for two-level guests' registers */
 		d.code = level <= guest_leaf ? size_code(r->page_shift) : 0;
 		if (s->policy.is_watching)
@@ -521,8 +522,11 @@ void shadow_prefetch(struct shadow *s, gva_t address)
 void shadow_mark_absent(struct shadow *s, uint32_t page)
 {
 	for (unsigned i = 0; i < SHADOW_ENTRIES; i++) {
-		uint64_t *entry = shadow_entry(s, page * SHADOW_ENTRIES + i);
-		if (!(*entry & PTE_P))
-			*entry = shadow_guest_entry(s, page, i) & PTE_P ? 0 : SHADOW_NOT_PRESENT;
+		uint32_t at = page * SHADOW_ENTRIES + i;
+		uint64_t *entry = shadow_entry(s, at);
+		if (*entry & PTE_P)
+			continue;
+		*entry = shadow_guest_entry(s, page, i) & PTE_P ? 0 : SHADOW_NOT_PRESENT;
+		shadow_note(s, at);
 	}
 }

@@ -32,8 +32,9 @@
 #include "paging/catalogue.h"
 #include "paging/shadow.h"
 
-/* Under --verify one page is audited after so many exits; in hard mode after each, at first, and
- * everything as often as can be afforded. */
+/* Under --verify the entries that an exit had to do with are audited when it ends, and one page
+ * after so many exits; in hard mode that page after each, at first, and everything as often as can
+ * be afforded. */
 #define AUDIT_EVERY 64u
 #define AUDIT_REACH 64u
 #define HARD_AUDITS 65536u
@@ -150,9 +151,14 @@ static void audit(struct shadow *s, uint64_t exit)
 	bool is_whole = hard_is_due(exit, HARD_WHOLE_AUDITS);
 	bool is_by_page = hard_is_due(exit, HARD_AUDITS) || (p->verify && exit % AUDIT_EVERY == 0);
 	char why[200];
-	if (likely(!is_whole && !is_by_page))
+	if (likely(!is_whole && !is_by_page && !s->noted_count))
 		return;
-	if (is_whole ? shadow_audit(s, why, sizeof(why)) : audit_in_turn(s, why, sizeof(why)))
+	is_whole |= s->noted_count > SHADOW_NOTED_MAX;
+	bool is_right = is_whole ? shadow_audit(s, why, sizeof(why))
+				 : shadow_audit_noted(s, why, sizeof(why)) &&
+					   (!is_by_page || audit_in_turn(s, why, sizeof(why)));
+	s->noted_count = 0;
+	if (is_right)
 		return;
 #ifdef GNOMON_HARD
 	assert(!"the shadow breaks its invariants");

@@ -25,6 +25,7 @@ static bool renew(struct shadow *s, uint32_t page, unsigned index)
 	uint32_t at = page * SHADOW_ENTRIES + index;
 	struct shadow_want w = shadow_want(s, page, index, shadow_guest_entry(s, page, index));
 	bool was_present = *shadow_entry(s, at) & PTE_P;
+	shadow_note(s, at);
 	if (was_present && shadow_is_as_wanted(s, at, &w))
 		return false;
 	shadow_clear_entry(s, at);
