@@ -101,11 +101,10 @@ static void twin_step(struct twin *t, bool empty)
 	} else {
 		struct mmu_page page;
 		struct page_fault fault;
-		if (empty)
-			for (unsigned m = 0; m < MMU_MODE_COUNT; m++)
-				for (unsigned k = 0; k < ACCESS_KIND_COUNT; k++)
-					for (unsigned i = 0; i < MMU_FAST_COUNT; i++)
-						t->mmu->fast[m][k][i].tag = MMU_FAST_EMPTY;
+		unsigned slot = mmu_fast_slot(at >> PAGE_SHIFT); /* all that the access can find */
+		for (unsigned m = 0; empty && m < MMU_MODE_COUNT; m++)
+			for (unsigned k = 0; k < ACCESS_KIND_COUNT; k++)
+				t->mmu->fast[m][k][slot].tag = MMU_FAST_EMPTY;
 		access_page(t->mmu, at + world_below(w, 4096), (enum access_kind)world_below(w, 3),
 			    (enum mmu_mode)world_below(w, 3), &page, &fault);
 	}
