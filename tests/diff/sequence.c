@@ -8,7 +8,8 @@
  * show. All other registers flow from step to step. Where the processor leaves flags undefined they
  * are given a value, or the next step that reads them would differ legally. Some steps write to
  * code that comes after or, in a loop, came before; some are entered in their middle; some are
- * several accesses off one register, or off several. The sequence grows by steps that end without a
+ * several accesses off one register, or off several, or of a table, perhaps in a loop of their own.
+ * The sequence grows by steps that end without a
  * fault on the host, now and then by a last one that does not; it may be a loop, may cross a page,
  * and may run off the end of the mapped code.
  *
@@ -25,7 +26,7 @@
 
 #define PREPARATION_BYTES 64 /* before the instruction itself */
 #define BRANCH_BYTES 32	     /* from a branch to where it leads */
-#define STEP_BYTES 160
+#define STEP_BYTES 256
 #define LOOP_MAX 60 /* times round, so that a loop becomes warm */
 #define REX_W 0x48
 
@@ -320,12 +321,13 @@ static void put_neighbours(struct builder *b)
 /* The registers that a step makes its addresses of: all others are data. */
 struct bases {
 	unsigned first, second, index;
-	bool is_aligned; /* so that vectors may be accessed that must be */
+	unsigned counter; /* of a loop around it; 16: there is none */
+	bool is_aligned;  /* so that vectors may be accessed that must be */
 };
 
 static bool is_base(const struct bases *s, unsigned gpr)
 {
-	return gpr == s->first || gpr == s->second || gpr == s->index;
+	return gpr == s->first || gpr == s->second || gpr == s->index || gpr == s->counter;
 }
 
 static unsigned draw_other(struct builder *b, const struct bases *s)
@@ -341,7 +343,7 @@ static unsigned draw_other(struct builder *b, const struct bases *s)
  * or the next, or anywhere. */
 static struct bases put_bases(struct builder *b)
 {
-	struct bases s;
+	struct bases s = {.counter = 16};
 	uint64_t at = DATA + PAGE_SIZE_BYTES * rng_below(&b->rng, DATA_PAGES + 2) + 200 -
 		      rng_below(&b->rng, 400);
 	s.is_aligned = rng_one_in(&b->rng, 2);
@@ -467,16 +469,133 @@ static void put_several_bases(struct builder *b)
 	}
 }
 
+/* ---- tables -------------------------------------------------------------------------------- */
+
+/* An instruction with ModRM and two registers, the first one in ModRM.reg or a part of the opcode.
+ */
+static void put_registers(struct sequence *s, unsigned rex, unsigned opcode, unsigned reg,
+			  unsigned rm)
+{
+	put_byte(s, 0x40 | rex | reg >> 3 << 2 | rm >> 3);
+	put_modrm(s, opcode, reg, rm, NULL);
+}
+
+/* An instruction with an immediate byte, 32 bits wide. */
+static void put_with_byte(struct sequence *s, unsigned opcode, unsigned extension, unsigned rm,
+			  unsigned value)
+{
+	put_registers(s, 0, opcode, extension, rm);
+	put_byte(s, value);
+}
+
+/* The index becomes small, whatever it was. */
+static void put_bound(struct builder *b, const struct bases *t)
+{
+	static const uint16_t masks[] = {0, 7, 0x3c, 0x7f, 0xff, 0x1ff, 0x3ff};
+	struct sequence *s = b->s;
+	switch (rng_below(&b->rng, 6)) {
+	case 0: put_registers(s, 0, 0x1b6, t->index, t->index); return; /* movzx */
+	case 1:								/* and */
+		put_registers(s, rng_one_in(&b->rng, 2) ? 8 : 0, 0x81, 4, t->index);
+		put_word(s, masks[rng_below(&b->rng, ARRAY_COUNT(masks))], 4);
+		return;
+	case 2: put_with_byte(s, 0xc1, 5, t->index, 22 + rng_below(&b->rng, 10)); return; /* shr */
+	case 3:
+		put_registers(s, 8, 0xc1, 5, t->index);
+		put_byte(s, 54 + rng_below(&b->rng, 10));
+		return;
+	case 4: /* xor, setcc */
+		put_registers(s, 0, 0x31, t->index, t->index);
+		put_registers(s, 0, 0x190 | rng_below(&b->rng, 16), 0, t->index);
+		return;
+	default: /* xor, mov of a byte */
+		put_registers(s, 0, 0x31, t->index, t->index);
+		put_registers(s, 0, 0xc6, 0, t->index);
+		put_byte(s, (unsigned)rng_next(&b->rng) & 0xff);
+	}
+}
+
+/* It stays small, or becomes a little less than 0. */
+static void put_bound_change(struct builder *b, const struct bases *t)
+{
+	struct sequence *s = b->s;
+	switch (rng_below(&b->rng, 8)) {
+	case 0: put_with_byte(s, 0x83, 0, t->index, rng_below(&b->rng, 128)); return; /* add */
+	case 1: put_with_byte(s, 0x83, 4, t->index, rng_below(&b->rng, 256)); return; /* and */
+	case 2: put_with_byte(s, 0xc1, 4, t->index, rng_below(&b->rng, 3)); return;   /* shl */
+	case 3: put_registers(s, 0, 0x89, t->index, t->index); return; /* mov of 32 bits */
+	case 4: put_registers(s, 8, 0x63, t->index, t->index); return; /* movsxd */
+	case 5: put_with_byte(s, 0x80, 1, t->index, rng_below(&b->rng, 256)); return; /* or of 8 */
+	case 6:
+		put_registers(s, 8, 0x83, 5, t->index); /* sub of 64 bits */
+		put_byte(s, rng_below(&b->rng, 16));
+		put_access(b, t, t->first, true);
+		put_bound(b, t);
+		return;
+	default: return;
+	}
+}
+
+/* Accesses of a table that lies anywhere in a page or in two, by an index that mostly is as large
+ * or as small as it can be. */
+static void put_table_accesses(struct builder *b, const struct bases *t)
+{
+	for (unsigned k = 1 + rng_below(&b->rng, 2); k > 0; k--) {
+		if (t->counter < 16) /* imul index, counter, imm32 */
+			put_registers(b->s, 0, 0x69, t->index, t->counter);
+		if (t->counter < 16)
+			put_word(b->s, (uint32_t)rng_next(&b->rng) | 1, 4);
+		put_bound(b, t);
+		put_bound_change(b, t);
+		put_access(b, t, t->first, true);
+	}
+	if (rng_one_in(&b->rng, 2))
+		put_access(b, t, t->first, false);
+}
+
+static void put_table(struct builder *b)
+{
+	struct sequence *s = b->s;
+	struct bases t = put_bases(b);
+	put_load(s, t.first, DATA + rng_below(&b->rng, DATA_BYTES));
+	put_load(s, t.index, rng_one_in(&b->rng, 3) ? rng_next(&b->rng) : UINT64_MAX);
+	put_table_accesses(b, &t);
+	put_table_accesses(b, &t);
+	put_registers(s, 0, 0x39, GPR_RDX, GPR_RCX); /* cmp: all flags are defined */
+}
+
+/* The same in a loop that counts a register down. */
+static void put_table_loop(struct builder *b)
+{
+	struct sequence *s = b->s;
+	struct bases t = put_bases(b);
+	put_load(s, t.first, DATA + rng_below(&b->rng, DATA_BYTES));
+	do
+		t.counter = rng_below(&b->rng, 16);
+	while (t.counter == t.first || t.counter == t.second || t.counter == t.index ||
+	       t.counter == GPR_RSP);
+	put_load(s, t.counter, 1 + rng_below(&b->rng, LOOP_MAX));
+	unsigned begin = s->length;
+	put_table_accesses(b, &t);
+	put_registers(s, 8, 0xff, 1, t.counter); /* dec */
+	put_byte(s, 0x0f);			 /* jnz */
+	put_byte(s, 0x85);
+	put_word(s, (uint64_t)begin - s->length - 4, 4);
+}
+
 static bool put_step(struct builder *b, uint8_t *data)
 {
 	bool is_64bit = b->s->mode == 64;
-	switch (rng_below(&b->rng, is_64bit ? 26 : 24)) {
+	switch (rng_below(&b->rng, is_64bit ? 29 : 24)) {
 	case 0: put_self_modification(b); return true;
 	case 1: put_overlap(b); return true;
 	case 2:
 	case 3: put_neighbours(b); return true;
 	case 24:
 	case 25: put_several_bases(b); return true;
+	case 26: put_table(b); return true;
+	case 27:
+	case 28: put_table_loop(b); return true;
 	default: return put_random(b, data);
 	}
 }
