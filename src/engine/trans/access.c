@@ -82,6 +82,25 @@ bool address_of(const struct guest_insn *g, const ZydisDecodedOperand *o, struct
 	return out->is_constant || out->disp == (int32_t)out->disp;
 }
 
+struct guest_address access_without(const struct guest_address *a, int guest)
+{
+	struct guest_address b = *a;
+	if (b.base == guest)
+		b.base = GPR_NONE;
+	else
+		b.index = GPR_NONE;
+	if (b.index != GPR_NONE && !b.shift) { /* as others have it */
+		b.base = b.index;
+		b.index = GPR_NONE;
+	}
+	if (b.index == GPR_NONE)
+		b.shift = 0;
+	b.is_constant = b.base == GPR_NONE && b.index == GPR_NONE;
+	if (b.is_constant && b.is_32bit)
+		b.disp = (uint32_t)b.disp;
+	return b;
+}
+
 void access_address(struct work *w, const struct guest_address *a)
 {
 	struct emitter *e = &w->e;

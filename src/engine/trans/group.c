@@ -1,7 +1,8 @@
 /*
  * Shared look-ups: accesses of one trace whose addresses lie a known, small distance apart
  * (value.c) share the look-up of the window that holds them all, and its host address is kept, in
- * T0 while nothing else wants T0, in a slot of the frame after that.
+ * T0 while nothing else wants T0, in a slot of the frame after that. Those of a table whose index
+ * is bounded have a window that holds all of the table, and add the index to its host address.
  *
  * Windows that overlap in time make a region. A region runs without calling C: what its look-ups
  * found stays right to its end because nothing can take it away, and nothing but a look-up can
@@ -12,9 +13,6 @@
  * with nobody leads there as well while it lies in a region.
  */
 #include "engine/trans/translate_private.h"
-
-/* A longer one would be in two pages too often. */
-#define WINDOW_BYTES_MAX 256
 
 /* ---- planning ---- */
 
@@ -36,12 +34,15 @@ static bool align(struct window *v, const struct access *i)
 static bool widen(struct window *v, const struct access *i, unsigned index)
 {
 	int64_t low = i->at < v->low ? i->at : v->low;
-	int64_t end = i->at + i->size_bytes;
-	int64_t high = end > v->high ? end : v->high;
-	if (i->origin != v->origin || high - low > WINDOW_BYTES_MAX || !align(v, i))
+	int64_t high = access_end(i) > v->high ? access_end(i) : v->high;
+	bool is_long = v->is_long || i->is_long;
+	if (i->origin != v->origin ||
+	    (high - low > WINDOW_BYTES_MAX && !(is_long && access_is_in_page(i, low, high))) ||
+	    !align(v, i))
 		return false;
 	v->low = low;
 	v->high = high;
+	v->is_long = is_long;
 	v->is_write |= i->is_write;
 	v->last = (uint8_t)index;
 	v->uses++;
@@ -95,7 +96,6 @@ static void add_to_regions(struct work *w, const struct window *v)
 void group_plan(struct work *w)
 {
 	uint8_t busy_until[WINDOW_SLOTS] = {0};
-	value_find_accesses(w);
 	for (unsigned k = 0; k < w->count; k++)
 		find_window(w, k);
 	for (unsigned k = 0; k < w->window_count; k++) {
@@ -180,8 +180,9 @@ static struct host_memory look_up(struct work *w, const struct guest_address *a,
  * along a list does, need not wait for the sum. */
 static void open_window(struct work *w, struct window *v, const struct guest_address *a)
 {
-	struct guest_address b = *a;
-	b.disp += v->low - w->accesses[w->g->index].at;
+	const struct access *i = &w->accesses[w->g->index];
+	struct guest_address b = i->bounded == GPR_NONE ? *a : access_without(a, i->bounded);
+	b.disp += v->low - (i->at - i->skew);
 	struct host_memory at = look_up(w, &b, (unsigned)(v->high - v->low), v->is_write, false);
 	if (at.index == NO_INDEX) { /* a fixed one: T0 is the page */
 		v->low -= at.disp;
@@ -192,10 +193,22 @@ static void open_window(struct work *w, struct window *v, const struct guest_add
 		emit_byte(&w->e, v->align - 1u);
 		w->entries[w->g->index][1] = emit_jcc_forward(&w->e, CONDITION_NE);
 	}
-	if (w->may_add_later)
+	if (w->may_add_later && i->bounded == GPR_NONE)
 		w->adds_later = true;
 	else
 		access_in_t0(w, at);
+}
+
+/* `m` is where an access of a table would be if its index were 0. */
+static struct host_memory add_index(struct work *w, const struct access *i, struct host_memory m)
+{
+	m.index = (int8_t)register_or_load(w, i->bounded, HOST_T1);
+	m.shift = i->shift;
+	if (m.index != HOST_T1 || w->may_add_later)
+		return m;
+	group_free_t0(w); /* T1 is wanted, too */
+	emit_lea(&w->e, HOST_T0, m);
+	return at_t0(0);
 }
 
 struct host_memory group_access(struct work *w, const struct guest_address *a, unsigned size_bytes,
@@ -213,10 +226,14 @@ struct host_memory group_access(struct work *w, const struct guest_address *a, u
 			  frame_slot(offsetof(struct frame, windows) + 8 * v->slot));
 	}
 	w->in_t0 = v;
+	const struct access *i = &w->accesses[index];
+	if (i->bounded != GPR_NONE)
+		group_free_t1(w);
 	v->left--;
-	return (struct host_memory){.base = HOST_T0,
-				    .index = w->adds_later ? HOST_T1 : NO_INDEX,
-				    .disp = (int32_t)(w->accesses[index].at - v->low)};
+	struct host_memory m = {.base = HOST_T0,
+				.index = w->adds_later ? HOST_T1 : NO_INDEX,
+				.disp = (int32_t)(i->at - i->skew - v->low)};
+	return i->bounded == GPR_NONE ? m : add_index(w, i, m);
 }
 
 /* ---- the second copy ---- */

@@ -13,6 +13,9 @@
  * (group.c). A look-up that fails, and any iteration with an access that lies in two pages, is the
  * ordinary body's, which also runs the first few: many loops have no more.
  *
+ * An access of a table by a bounded index (value.c) moves anyhow but stays in the table: that is
+ * the window of its stream, if the table does not move.
+ *
  * A stream has a slot in the frame. If its address moves that is what makes a host address of the
  * guest's; otherwise it is the host address itself.
  */
@@ -20,7 +23,6 @@
 
 #include "engine/trans/translate_private.h"
 
-#define WINDOW_BYTES_MAX 256
 #define STRIDE_MAX 1024
 #define STEP_MAX (1 << 20)
 /* Where no stream says how many. */
@@ -93,45 +95,56 @@ static int64_t move_of(const struct guest_address *a, const int64_t *by)
 	       (a->index == GPR_NONE ? 0 : by[a->index] * (1 << a->shift));
 }
 
-/* Takes an access at `disp` into the stream. False: it is none of its. */
-static bool widen(struct stream *s, const struct copied *i, int64_t disp)
+/* Is the window, which is at these distances from where `i` begins, not in two pages too often? */
+static bool is_fit(const struct stream *s, const struct access *i, int64_t low, int64_t high)
 {
-	int64_t low = disp < s->a.disp ? disp : s->a.disp;
-	int64_t end = s->a.disp + s->size_bytes;
-	int64_t high = disp + i->size_bytes > end ? disp + i->size_bytes : end;
-	if (s->a.base != i->a.base || s->a.index != i->a.index || s->a.shift != i->a.shift ||
-	    s->a.is_relative != i->a.is_relative || high - low > WINDOW_BYTES_MAX)
+	return high - low <= WINDOW_BYTES_MAX || ((i->is_long || s->is_long) && !s->stride &&
+						  access_is_in_page(i, i->at + low, i->at + high));
+}
+
+/* Takes an access at `a` into the stream. False: it is none of its. */
+static bool widen(struct stream *s, const struct access *i, const struct guest_address *a)
+{
+	int64_t low = a->disp < s->a.disp ? a->disp : s->a.disp;
+	int64_t end = s->a.disp + s->size_bytes, own = a->disp + i->range + i->size_bytes;
+	int64_t high = own > end ? own : end;
+	if (s->a.base != a->base || s->a.index != a->index || s->a.shift != a->shift ||
+	    s->a.is_relative != a->is_relative || !is_fit(s, i, low - a->disp, high - a->disp))
 		return false;
 	s->a.disp = low;
 	s->size_bytes = (uint16_t)(high - low);
 	s->is_write |= i->is_write;
+	s->is_long |= i->is_long;
 	return true;
 }
 
 /* `moved`: what the registers have been moved by in the iteration before the access. What must be
  * aligned was so in the ordinary body, and is if its steps are. */
-static bool add_access(struct loop *l, unsigned index, const struct copied *i, const int64_t *moved)
+static bool add_access(struct loop *l, unsigned index, const struct access *i,
+		       struct guest_address a, const int64_t *moved)
 {
-	int64_t disp = i->a.disp + move_of(&i->a, moved), stride = move_of(&i->a, l->step);
-	if (is_varying(l, i->a.base) || is_varying(l, i->a.index) || i->a.is_32bit ||
-	    i->a.seg == SEG_FS || i->a.seg == SEG_GS || i->size_bytes > 32)
+	if (i->bounded != GPR_NONE)
+		a = access_without(&a, i->bounded);
+	a.disp += i->skew + move_of(&a, moved);
+	int64_t stride = move_of(&a, l->step);
+	if (is_varying(l, a.base) || is_varying(l, a.index) || a.is_32bit || a.seg == SEG_FS ||
+	    a.seg == SEG_GS || i->size_bytes > 32)
 		return false;
 	if (stride < -STRIDE_MAX || stride > STRIDE_MAX ||
-	    (i->is_aligned && stride & (i->size_bytes - 1)))
+	    (i->is_aligned && stride & (i->size_bytes - 1)) || (i->bounded != GPR_NONE && stride))
 		return false;
 	unsigned n = 0;
-	while (n < l->stream_count && !widen(&l->streams[n], i, disp))
+	while (n < l->stream_count && !widen(&l->streams[n], i, &a))
 		n++;
 	if (n == STREAMS_MAX)
 		return false;
 	if (n == l->stream_count) {
 		struct stream *s = &l->streams[l->stream_count++];
-		*s = (struct stream){.a = i->a, .stride = (int32_t)stride};
-		s->a.disp = disp;
-		widen(s, i, disp);
+		*s = (struct stream){.a = a, .stride = (int32_t)stride};
+		widen(s, i, &a);
 	}
 	l->stream_of[index] = (uint8_t)n;
-	l->disp_of[index] = disp;
+	l->disp_of[index] = a.disp - i->skew;
 	return true;
 }
 
@@ -158,7 +171,7 @@ static bool find_streams(const struct work *w, struct loop *l)
 		int guest;
 		if (!is_branch && !is_nothing(g))
 			copy_describe(w, g, &i);
-		if (i.has_memory && !add_access(l, k, &i, moved))
+		if (i.has_memory && !add_access(l, k, &w->accesses[k], i.a, moved))
 			return false;
 		if (is_step(g, &guest, &by) && !is_varying(l, guest))
 			moved[guest] += by;
@@ -321,11 +334,16 @@ static void take_slot(struct work *w, unsigned n)
 struct host_memory loop_operand(struct work *w, const struct guest_address *a)
 {
 	const struct loop *l = w->loop;
+	const struct access *i = &w->accesses[w->g->index];
 	unsigned n = l->stream_of[w->g->index];
 	struct host_memory m = {.base = HOST_T0, .index = NO_INDEX};
 	if (!l->streams[n].stride) {
 		take_slot(w, n);
 		m.disp = (int32_t)(l->disp_of[w->g->index] - l->streams[n].a.disp);
+		if (i->bounded == GPR_NONE)
+			return m;
+		m.index = (int8_t)register_or_load(w, i->bounded, HOST_T1);
+		m.shift = i->shift;
 		return m;
 	}
 	if (is_base_alone(a)) {

@@ -240,6 +240,7 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	struct loop loop;
 	ask_space(&w, t->c->mode);
 	trace_choose(&w, b, t->c->s->rip);
+	value_find_accesses(&w);
 	w.loop = loop_find(&w, &loop) ? &loop : NULL;
 	w.x = cache_add(trans, w.parts, w.part_count);
 	w.x->block = b;

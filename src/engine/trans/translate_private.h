@@ -89,7 +89,7 @@ struct stream {
 	struct guest_address a; /* of the window that holds them, when an iteration begins */
 	uint16_t size_bytes;	/* of the window */
 	int32_t stride;		/* what an iteration moves it by */
-	bool is_write;
+	bool is_write, is_long;
 };
 
 #define STREAM_NONE 0xff
@@ -116,7 +116,32 @@ struct access {
 	int64_t at;	 /* the first byte's distance from there */
 	uint8_t size_bytes; /* 0: it accesses nothing */
 	bool is_write, is_aligned;
+	/* Of a table: a register of the address is an index, and the first byte lies anywhere from
+	 * `at` to `range` bytes on. */
+	int8_t bounded;	 /* the register, or GPR_NONE */
+	uint8_t shift;	 /* what it is multiplied by */
+	uint32_t range;	 /* 0: the address is known as `at` says */
+	int32_t skew;	 /* `at` less where it would be if the register were 0 */
+	bool is_long;	 /* others may share its look-up though they lie far away in its page */
+	bool is_present; /* where the origin lies is known, if the registers stay what they are now
+			  */
+	uint64_t present;
 };
+
+/* A longer window would be in two pages too often, unless it is known where it lies. */
+#define WINDOW_BYTES_MAX 256
+
+static inline int64_t access_end(const struct access *i)
+{
+	return i->at + i->range + i->size_bytes;
+}
+
+/* Is what lies from `low` to `high`, distances from its origin, in one page as things are? */
+static inline bool access_is_in_page(const struct access *i, int64_t low, int64_t high)
+{
+	uint64_t first = i->present + (uint64_t)low, last = i->present + (uint64_t)high - 1;
+	return i->is_present && first >> PAGE_SHIFT == last >> PAGE_SHIFT;
+}
 
 /* Accesses that one look-up serves, and the instructions it is kept for (group.c). */
 struct window {
@@ -124,7 +149,7 @@ struct window {
 	int64_t low, high;
 	int64_t aligned_at; /* must be a multiple of `align`, if that is not 0 */
 	uint8_t align;
-	bool is_write;
+	bool is_write, is_long;
 	uint8_t first, last, uses;
 	uint8_t slot;	 /* of the frame */
 	uint8_t left;	 /* uses that are not translated yet */
@@ -243,6 +268,8 @@ struct look_up access_look_up(struct work *w, const struct guest_address *a, uns
 			      bool is_write, bool is_aligned);
 /* Where it has failed: T1 = the address again. */
 void access_emit_again(struct work *w, const struct look_up *l);
+/* The address but for a register, which it does not have twice. */
+struct guest_address access_without(const struct guest_address *a, int guest);
 /* The address alone, in T1. */
 void access_address(struct work *w, const struct guest_address *a);
 #define AT_OPERAND ((struct host_memory){.base = HOST_T0, .index = HOST_T1})
@@ -326,6 +353,12 @@ enum stack_step stack_step_of(const struct guest_insn *g);
 void value_find_accesses(struct work *w);
 /* Does the instruction set a register to one, the same or another, and a constant? */
 bool value_find_sum(const struct guest_insn *g, int *to, int *from, int64_t *plus);
+
+/* ---- bound.c ---- */
+
+/* `most`, what each general register can be at most, becomes what it is behind the instruction, one
+ * that is copied. */
+void bound_step(const struct guest_insn *g, uint64_t *most);
 
 /* ---- group.c ---- */
 
