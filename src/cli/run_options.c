@@ -315,7 +315,8 @@ static const struct option_row rows[] = {
 	 "Execution and time", OPTION_TEXT, FIELD(vm.engine)},
 	{"clock", NULL, "KIND",
 	 "virtual: an instruction is a cycle, idle time is skipped, runs repeat exactly; "
-	 "real: the host's [virtual; kvm: real]",
+	 "real: the host's [interp: virtual; trans: real, or virtual with --lockstep, "
+	 "--max-instructions, --snapshot-at or --state-hash; kvm: real]",
 	 NULL, OPTION_CHOICE, FIELD(clock), .choices = clock_names},
 	{"kvm-limits", NULL, "WHAT",
 	 "kvm: what the self-test finds missing: refuse, or ignore and try [refuse]", NULL,
@@ -515,6 +516,12 @@ static int check_combinations(const struct run_options *o, struct error *e)
 	return 0;
 }
 
+/* Is something asked for that only virtual time repeats? */
+static bool wants_repeatable(const struct run_options *o)
+{
+	return o->vm.lockstep || o->vm.max_instructions || o->snapshot_at || o->wants_state_hash;
+}
+
 /* `auto` becomes an engine; what was not given follows from the engine. */
 static void settle_engine(struct run_options *o)
 {
@@ -532,11 +539,10 @@ static void settle_engine(struct run_options *o)
 		o->vm.engine = vm_choose_engine(&o->vm, &purpose, o->engine_why);
 		o->vm.skips_kvm_test = !strcmp(o->vm.engine, "kvm"); /* it was tested just now */
 	}
-	if (strcmp(o->vm.engine, "kvm") != 0)
-		return;
-	if (o->clock < 0)
+	bool is_kvm = !strcmp(o->vm.engine, "kvm"), is_trans = !strcmp(o->vm.engine, "trans");
+	if (o->clock < 0 && (is_kvm || (is_trans && !wants_repeatable(o))))
 		o->vm.clock = CLOCK_REAL;
-	if (!has_paging)
+	if (is_kvm && !has_paging)
 		o->vm.paging = "native";
 }
 

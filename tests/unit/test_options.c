@@ -69,6 +69,34 @@ static void test_defaults(void **state)
 	assert_int_equal(options.vm.clock, CLOCK_VIRTUAL);
 }
 
+/* Whose time it is where nobody says: trans repeats a run only for who asks for that. */
+static void test_time(void **state)
+{
+	const struct {
+		const char *engine, *option, *value;
+		enum clock_kind clock;
+	} cases[] = {
+		{"interp", "--quiet", NULL, CLOCK_VIRTUAL},
+		{"interp", "--clock", "real", CLOCK_REAL},
+		{"trans", "--quiet", NULL, CLOCK_REAL},
+		{"trans", "--clock", "virtual", CLOCK_VIRTUAL},
+		{"trans", "--lockstep", NULL, CLOCK_VIRTUAL},
+		{"trans", "--state-hash", NULL, CLOCK_VIRTUAL},
+		{"trans", "--max-instructions", "9", CLOCK_VIRTUAL},
+		{"kvm", "--quiet", NULL, CLOCK_REAL},
+	};
+	for (size_t k = 0; k < ARRAY_COUNT(cases); k++) {
+		assert_int_equal(parse("--kernel", "k", "--engine", cases[k].engine,
+				       cases[k].option, cases[k].value, NULL),
+				 0);
+		assert_int_equal(options.vm.clock, cases[k].clock);
+	}
+	assert_int_equal(parse("--kernel", "k", "--engine", "trans", "--snapshot", "f",
+			       "--snapshot-at", "9", NULL),
+			 0);
+	assert_int_equal(options.vm.clock, CLOCK_VIRTUAL);
+}
+
 static void test_spellings(void **state)
 {
 	assert_int_equal(parse("--kernel=k=1", "--memory=64M", "--cpus=2", NULL), 0);
@@ -427,14 +455,14 @@ static void test_initial_values(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),       cmocka_unit_test(test_spellings),
-		cmocka_unit_test(test_values),	       cmocka_unit_test(test_dates),
-		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_unknown_options),
-		cmocka_unit_test(test_wrong_values),   cmocka_unit_test(test_combinations),
-		cmocka_unit_test(test_snapshots),      cmocka_unit_test(test_nearest),
-		cmocka_unit_test(test_help),	       cmocka_unit_test(test_config),
-		cmocka_unit_test(test_config_refuses), cmocka_unit_test(test_config_law),
-		cmocka_unit_test(test_initial_values),
+		cmocka_unit_test(test_defaults),	cmocka_unit_test(test_time),
+		cmocka_unit_test(test_spellings),	cmocka_unit_test(test_values),
+		cmocka_unit_test(test_dates),		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_unknown_options), cmocka_unit_test(test_wrong_values),
+		cmocka_unit_test(test_combinations),	cmocka_unit_test(test_snapshots),
+		cmocka_unit_test(test_nearest),		cmocka_unit_test(test_help),
+		cmocka_unit_test(test_config),		cmocka_unit_test(test_config_refuses),
+		cmocka_unit_test(test_config_law),	cmocka_unit_test(test_initial_values),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
