@@ -397,14 +397,41 @@ static void test_no_jump_leads_to_an_empty_slot(void **state)
 	free(p);
 }
 
+/* The next address from `rip` on that wants this slot. */
+static uint64_t next_in_slot(uint64_t rip, unsigned slot)
+{
+	while (space_jump_slot(rip) != slot)
+		rip++;
+	return rip;
+}
+
+/* Each is the other's second place, and something is there already. */
+static void test_neighbours_keep_their_slots(void **state)
+{
+	struct space *p = make_space();
+	const unsigned slot = space_jump_slot(0x401000);
+	uint64_t other = next_in_slot(0x401001, slot);
+	uint64_t neighbour = next_in_slot(0x401000, slot ^ 1);
+	space_remember(p, 0x401000, (const uint8_t *)p);
+	space_remember(p, other, (const uint8_t *)p + 1);
+	space_remember(p, neighbour, (const uint8_t *)p + 2);
+	assert_ptr_equal(space_recall(p, other), (const uint8_t *)p + 1);
+	assert_ptr_equal(space_recall(p, neighbour), (const uint8_t *)p + 2);
+	space_flush_jumps(p);
+	space_remember(p, other, (const uint8_t *)p + 1);
+	space_remember(p, neighbour, (const uint8_t *)p + 2);
+	assert_ptr_equal(space_recall(p, other), (const uint8_t *)p + 1);
+	assert_ptr_equal(space_recall(p, neighbour), (const uint8_t *)p + 2);
+	free(p);
+}
+
 /* Two that want one slot find a place each; a third takes one of theirs. */
 static void test_two_jumps_share_a_slot(void **state)
 {
 	struct space *p = make_space();
-	uint64_t rip[3] = {0x401000}, found = 1;
-	for (uint64_t other = 0x401001; found < 3; other++)
-		if (space_jump_slot(other) == space_jump_slot(rip[0]))
-			rip[found++] = other;
+	uint64_t rip[3] = {0x401000};
+	for (unsigned k = 1; k < 3; k++)
+		rip[k] = next_in_slot(rip[k - 1] + 1, space_jump_slot(rip[0]));
 	for (unsigned k = 0; k < 2; k++)
 		space_remember(p, rip[k], (const uint8_t *)p + k);
 	assert_ptr_equal(space_recall(p, rip[0]), p);
@@ -453,6 +480,7 @@ int main(void)
 		cmocka_unit_test(test_a_cr3_write_leaves_what_is_global),
 		cmocka_unit_test(test_jumps_go_with_their_page),
 		cmocka_unit_test(test_no_jump_leads_to_an_empty_slot),
+		cmocka_unit_test(test_neighbours_keep_their_slots),
 		cmocka_unit_test(test_two_jumps_share_a_slot),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -125,16 +125,17 @@ static inline const uint8_t *space_recall(const struct space *p, uint64_t rip)
 	return p->jump_rip[slot] == rip ? p->jump_code[slot] : NULL;
 }
 
-/* What was in its slot moves to the second, so that two that want the same one both find a place.
+/* What its slot has, if it is that one's own, moves to the second, so that two that want the same
+ * one both find a place; what has moved there gives way, so that it drives nobody out of his own.
  */
 static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *code)
 {
 	unsigned slot = space_jump_slot(rip), second = slot ^ 1;
-	if (p->jump_rip[slot] != rip && p->jump_rip[second] != rip) {
+	if (p->jump_rip[second] == rip) {
+		slot = second;
+	} else if (p->jump_rip[slot] != rip && space_jump_slot(p->jump_rip[slot]) == slot) {
 		p->jump_rip[second] = p->jump_rip[slot];
 		p->jump_code[second] = p->jump_code[slot];
-	} else if (p->jump_rip[second] == rip) {
-		slot = second;
 	}
 	p->jump_rip[slot] = rip;
 	p->jump_code[slot] = code;
