@@ -367,6 +367,74 @@ static void test_syscall_and_sysret(void **state)
 	assert_int_equal(ledger_total(&m->ledger, EVENT_GUEST_SYSCALL), 1);
 }
 
+#define CALLS 20
+#define SYSCALL_CLEARS                                                                             \
+	(FLAG_IF | FLAG_DF | FLAG_TF | FLAG_RF | FLAG_AC | FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | \
+	 FLAG_SF | FLAG_OF)
+
+/* Again and again, as a translator goes its shortest ways; the kernel's `tail` ends with SYSRET. */
+static void run_calls(struct machine *m, const uint8_t *tail, size_t tail_bytes)
+{
+	static const uint8_t kernel[] = {0x9c, 0x41, 0x59,	 /* pushfq; pop r9 */
+					 0x48, 0x83, 0xf8, 0xff, /* cmp rax, -1 */
+					 0x8c, 0xd7,		 /* mov edi, ss */
+					 0x49, 0x01, 0xf8};	 /* add r8, rdi */
+	struct vcpu_state *s = &m->v.state;
+
+	s->fmask = SYSCALL_CLEARS;
+	s->rflags |= FLAG_IF | FLAG_DF;
+	s->gpr[GPR_RBP] = CALLS;
+	s->gpr[GPR_RSI] = s->gpr[GPR_R8] = 0;
+	s->gpr[GPR_RSP] = USER_STACK;
+	poke(m, CODE + 0x400, kernel, sizeof(kernel));
+	poke(m, CODE + 0x400 + sizeof(kernel), tail, tail_bytes);
+	run_code(m, 0xf9, 0x0f, 0x05,	 /* stc; syscall */
+		 0x48, 0x83, 0xd6, 0x00, /* adc rsi, 0 */
+		 0xff, 0xcd, 0x75, 0xf5, /* dec ebp; jnz */
+		 0xcd, 0x80);
+	assert_int_equal(s->gpr[GPR_R9], 2);
+	assert_int_equal(s->gpr[GPR_R8], CALLS * (KERNEL_CS64 + 8));
+	assert_int_equal(m->ledger.count[EVENT_GUEST_SYSCALL][RING_USER], CALLS);
+	assert_int_equal(m->ledger.count[EVENT_GUEST_SYSCALL][RING_KERNEL], 0);
+}
+
+static void test_many_syscalls(void **state)
+{
+	static const uint8_t sysret[] = {0x48, 0x0f, 0x07};
+	struct machine *m = *state;
+
+	for (unsigned n = 0; n < 2; n++) { /* with selectors of STAR's, then with others */
+		uint64_t cs = USER_CS64 + 0x100 * n;
+		m->ledger = (struct ledger){0};
+		enter_long(m, 3);
+		set_syscall(m);
+		m->v.state.star += 0x100ull * n << 48;
+		run_calls(m, sysret, sizeof(sysret));
+		assert_vector(m, 0x80);
+		assert_int_equal(m->v.state.gpr[GPR_RSI], CALLS);
+		assert_int_equal(m->v.state.gpr[GPR_RCX], CODE + 3);
+		assert_int_equal(m->v.state.gpr[GPR_R11], FLAG_IF | FLAG_DF | FLAG_CF | 2);
+		assert_int_equal(slot(m, 1, 8), cs);
+		assert_int_equal(m->ledger.count[EVENT_INSTRUCTION][RING_USER], 5 * CALLS + 1);
+		assert_int_equal(m->ledger.count[EVENT_INSTRUCTION][RING_KERNEL], 6 * CALLS + 1);
+	}
+}
+
+static void test_the_last_of_many_sysrets_is_bad(void **state)
+{
+	static const uint8_t sysret[] = {0xff, 0xcd, 0x75, 0x04,	/* dec ebp; jnz */
+					 0x48, 0xc1, 0xe1, 0x30,	/* shl rcx, 48 */
+					 0xff, 0xc5, 0x48, 0x0f, 0x07}; /* inc ebp; sysretq */
+	struct machine *m = *state;
+
+	enter_long(m, 3);
+	set_syscall(m);
+	run_calls(m, sysret, sizeof(sysret));
+	assert_vector(m, VECTOR_GP);
+	assert_int_equal(m->v.state.gpr[GPR_RSI], CALLS - 1);
+	assert_int_equal(slot(m, 2, 8), KERNEL_CS64);
+}
+
 static void test_sysret_to_a_bad_address(void **state)
 {
 	struct machine *m = *state;
@@ -682,6 +750,8 @@ int main(void)
 		T(test_one_address_in_two_modes),
 		T(test_call_gate_from_compatibility_mode),
 		T(test_syscall_and_sysret),
+		T(test_many_syscalls),
+		T(test_the_last_of_many_sysrets_is_bad),
 		T(test_sysret_to_a_bad_address),
 		T(test_syscall_needs_sce_and_64_bit_code),
 		T(test_bases),

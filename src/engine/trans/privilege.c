@@ -4,7 +4,7 @@
  *
  * Each is what the interpreter does (ring.h), less what cannot matter: nothing is traced, checked
  * for itself or waiting (is_plain). Where something is, helper_end() has the interpreter execute
- * the instruction as any other.
+ * the instruction as any other. Mostly ring_thunk.c has done all this without coming here.
  */
 #include "engine/interp/ring.h"
 #include "engine/trans/trans_private.h"
@@ -32,17 +32,22 @@ static const uint8_t *arrive(struct frame *f)
 	return code;
 }
 
+static void note_gate(const struct frame *f, struct ring_gate *g)
+{
+	const struct vcpu_state *s = f->state;
+	*g = (struct ring_gate){s->star, s->seg[SEG_CS], s->seg[SEG_SS], true};
+}
+
 const uint8_t *privilege_syscall(struct frame *f)
 {
 	struct interp_vcpu *c = f->c;
-	const struct site *site = &f->t->trans->sites[f->site];
-	const struct part *part = &site->from->parts[site->part];
 	if (unlikely(!is_plain(f) || !(f->state->efer & EFER_SCE)))
 		return helper_end(f);
 	helper_take(f);
 	helper_count(f->t, f);
 	ledger_charge(c->ledger, EVENT_GUEST_SYSCALL);
-	ring_syscall(c->v, part->rip + part->block->bytes);
+	ring_syscall(c->v, f->linear);
+	note_gate(f, &f->t->syscall_gate);
 	return arrive(f);
 }
 
@@ -55,5 +60,6 @@ const uint8_t *privilege_sysret(struct frame *f)
 	helper_take(f);
 	helper_count(f->t, f);
 	ring_sysret(f->c->v, true);
+	note_gate(f, &f->t->sysret_gate);
 	return arrive(f);
 }

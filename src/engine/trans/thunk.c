@@ -265,8 +265,10 @@ void thunk_init(struct trans *trans)
 	trans->to_fill = emit_thunk(&e, &shared, helper_fill);
 	trans->to_interpret = emit_thunk(&e, &shared, helper_interpret);
 	trans->to_end = emit_thunk(&e, &shared, helper_end);
-	trans->to_syscall = emit_thunk(&e, &shared, privilege_syscall);
-	trans->to_sysret = emit_thunk(&e, &shared, privilege_sysret);
+	const uint8_t *syscall = emit_thunk(&e, &shared, privilege_syscall),
+		      *sysret = emit_thunk(&e, &shared, privilege_sysret);
+	trans->to_syscall = ring_thunk(&e, syscall, false);
+	trans->to_sysret = ring_thunk(&e, sysret, true);
 	trans->to_tsc = emit_thunk(&e, &shared, helper_tsc);
 	trans->to_link = emit_thunk(&e, &shared, helper_link);
 	for (unsigned mode = 0; mode < MMU_MODE_COUNT; mode++) {

@@ -44,7 +44,7 @@ struct frame {
 	uint64_t home[HOME_COUNT];	/* guest R11, R14, R15 */
 	uint64_t value;			/* an operand that has to survive a second look-up */
 	uint8_t *windows[WINDOW_SLOTS]; /* host addresses that are used again (group.c) */
-	uint64_t rax;			/* while flags are moved */
+	uint64_t rax;			/* while flags are moved, or a ring changed */
 	uint64_t fs_base, gs_base;
 	struct vcpu_state *state;
 	struct trans_vcpu *t;
@@ -71,6 +71,7 @@ struct frame {
 	uint64_t operand_offset;
 	const uint8_t *go_on;
 	uint64_t halves[2][4]; /* the end of one page and the beginning of the next */
+	uint64_t rcx;	       /* while a ring is changed (ring_thunk.c), which uses go_on, too */
 };
 
 /* What generated code refers to by number when it calls a helper. */
@@ -169,6 +170,13 @@ struct trans;
 struct guest_insn;
 struct lockstep;
 
+/* What SYSCALL or SYSRET made of STAR the last time (privilege.c). */
+struct ring_gate {
+	uint64_t star;
+	struct segment_register cs, ss;
+	bool is_made;
+};
+
 struct trans_vcpu {
 	struct frame start; /* copied to the stack by the entry thunk */
 	struct interp_vcpu *c;
@@ -183,6 +191,7 @@ struct trans_vcpu {
 	struct space *last_user; /* one of them, or NULL */
 	const uint8_t *gs;	 /* the window that GS points to */
 	uint8_t kernel_key;	 /* whose jumps the kernel's spaces have */
+	struct ring_gate syscall_gate, sysret_gate;
 	/* statistics.c: instructions that run() has run, that generated code has, and that the
 	 * interpreter executed meanwhile. */
 	uint64_t executed, in_code;
@@ -341,6 +350,10 @@ const uint8_t *crossing_find(struct frame *f);
 /* privilege.c: helpers, as helper_end() for one instruction. */
 const uint8_t *privilege_syscall(struct frame *f);
 const uint8_t *privilege_sysret(struct frame *f);
+
+/* ring_thunk.c: the way from user mode's SYSCALL, whose next address is in T1, or from the kernel's
+ * SYSRET; to_c is the thunk of the helper above. */
+const uint8_t *ring_thunk(struct emitter *e, const uint8_t *to_c, bool to_user);
 
 /* code32.c: the frame's segments are the state's. */
 void code32_take_segments(struct frame *f);

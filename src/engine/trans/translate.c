@@ -9,14 +9,18 @@
 #include <assert.h>
 #include <string.h>
 
-static const uint8_t *end_thunk(const struct work *w)
+/* SYSCALL from user code and SYSRET to it; from elsewhere they are legal and nobody does it. */
+static const uint8_t *end_thunk(struct work *w)
 {
 	const struct guest_insn *g = w->g;
-	if (w->is_code32)
+	if (w->is_code32 || !g->is_decoded)
 		return w->trans->to_end;
-	if (g->is_decoded && g->d.mnemonic == ZYDIS_MNEMONIC_SYSCALL)
+	if (g->d.mnemonic == ZYDIS_MNEMONIC_SYSCALL && w->x->mode == MMU_USER) {
+		emit_address(w, HOST_T1, branch_next(g));
 		return w->trans->to_syscall;
-	if (g->is_decoded && g->d.mnemonic == ZYDIS_MNEMONIC_SYSRET && g->d.operand_width == 64)
+	}
+	if (g->d.mnemonic == ZYDIS_MNEMONIC_SYSRET && g->d.operand_width == 64 &&
+	    w->x->mode == MMU_SUPERVISOR)
 		return w->trans->to_sysret;
 	return w->trans->to_end;
 }
@@ -25,7 +29,8 @@ static const uint8_t *end_thunk(const struct work *w)
 static void emit_interpreted_end(struct work *w)
 {
 	flags_to_frame(w);
-	emit_call_helper(w, add_site(w, (struct site){0}), end_thunk(w));
+	const uint8_t *thunk = end_thunk(w);
+	emit_call_helper(w, add_site(w, (struct site){0}), thunk);
 	w->is_left = true;
 }
 
