@@ -564,7 +564,23 @@ static void put_table(struct builder *b)
 	put_registers(s, 0, 0x39, GPR_RDX, GPR_RCX); /* cmp: all flags are defined */
 }
 
-/* The same in a loop that counts a register down. */
+/* dec counter; jcc rel32, of which it returns where the distance is */
+static unsigned put_count(struct sequence *s, const struct bases *t, unsigned jcc)
+{
+	put_registers(s, 8, 0xff, 1, t->counter);
+	put_byte(s, 0x0f);
+	put_byte(s, jcc);
+	put_word(s, 0, 4);
+	return s->length - 4;
+}
+
+static void put_distance(struct sequence *s, unsigned from, unsigned to)
+{
+	uint32_t distance = to - from - 4;
+	memcpy(s->bytes + from, &distance, 4);
+}
+
+/* The same in a loop that counts a register down, at its end or where it begins. */
 static void put_table_loop(struct builder *b)
 {
 	struct sequence *s = b->s;
@@ -575,12 +591,18 @@ static void put_table_loop(struct builder *b)
 	while (t.counter == t.first || t.counter == t.second || t.counter == t.index ||
 	       t.counter == GPR_RSP);
 	put_load(s, t.counter, 1 + rng_below(&b->rng, LOOP_MAX));
-	unsigned begin = s->length;
+	unsigned begin = s->length, out = 0;
+	bool is_rotated = rng_one_in(&b->rng, 2);
+	if (is_rotated)
+		out = put_count(s, &t, 0x84); /* jz */
 	put_table_accesses(b, &t);
-	put_registers(s, 8, 0xff, 1, t.counter); /* dec */
-	put_byte(s, 0x0f);			 /* jnz */
-	put_byte(s, 0x85);
+	if (!is_rotated) {
+		put_distance(s, put_count(s, &t, 0x85), begin); /* jnz */
+		return;
+	}
+	put_byte(s, 0xe9); /* jmp */
 	put_word(s, (uint64_t)begin - s->length - 4, 4);
+	put_distance(s, out, s->length);
 }
 
 static bool put_step(struct builder *b, uint8_t *data)

@@ -94,12 +94,12 @@ void emit_exit(struct work *w, uint64_t rip)
 /* To the next iteration, where the flags are rarely needed, or on. */
 static void translate_back_edge(struct work *w)
 {
-	unsigned condition = flags_want_condition(w, w->g->d.opcode & 15);
+	unsigned condition = flags_want_condition(w, w->loop->condition);
 	if (w->live_before[0])
 		flags_leave(w);
 	w->loop->back = emit_jcc_forward(&w->e, condition);
 	flags_leave(w);
-	emit_exit(w, branch_next(w->g));
+	emit_exit(w, w->loop->exit);
 }
 
 static void translate_jcc(struct work *w)

@@ -79,7 +79,7 @@ static uint8_t live_at_end(struct work *w)
 {
 	struct guest_insn *g = &w->trans->insns[w->count - 1];
 	if (w->loop)
-		return g->side = branch_is_jcc(&g->d) ? trace_live_at(w, branch_next(g)) : 0;
+		return g->side = branch_is_jcc(&g->d) ? trace_live_at(w, w->loop->exit) : 0;
 	if (!g->is_decoded)
 		return FLAGS_ALL;
 	if (branch_is_jcc(&g->d))

@@ -180,13 +180,23 @@ static bool find_streams(const struct work *w, struct loop *l)
 	return are_possible(l);
 }
 
+/* Its last branch goes back if it is taken, or if it is not. */
+static void find_exit(const struct work *w, const struct guest_insn *last, struct loop *l)
+{
+	bool is_inverted = branch_target(last) != w->parts[0].rip;
+	l->condition = (last->d.opcode & 15) ^ is_inverted;
+	l->exit = is_inverted ? branch_target(last) : branch_next(last);
+}
+
 bool loop_find(struct work *w, struct loop *l)
 {
 	const struct guest_insn *last = &w->trans->insns[w->count - 1];
 	*l = (struct loop){0};
 	/* 32-bit registers wrap where the counter would not. */
-	return !w->is_code32 && trace_is_back_edge(w, last) && find_steps(w, l) &&
-	       find_counter(l) && find_streams(w, l);
+	if (w->is_code32 || !trace_is_back_edge(w, last))
+		return false;
+	find_exit(w, last, l);
+	return find_steps(w, l) && find_counter(l) && find_streams(w, l);
 }
 
 /* ---- the way in ---- */
@@ -389,8 +399,8 @@ static void emit_next(struct work *w, const uint8_t *top, const uint8_t *way_in)
 	struct emitter *e = &w->e;
 	w->g = &w->trans->insns[w->count - 1];
 	if (branch_is_jcc(&w->g->d)) {
-		unsigned condition = flags_want_condition(w, w->g->d.opcode & 15);
-		add_exit(w, emit_jcc_forward(e, condition ^ 1), branch_next(w->g));
+		unsigned condition = flags_want_condition(w, w->loop->condition);
+		add_exit(w, emit_jcc_forward(e, condition ^ 1), w->loop->exit);
 	}
 	if (w->live_before[0] && w->flags == FLAGS_HOST)
 		flags_emit_save(e);

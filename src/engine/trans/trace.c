@@ -104,7 +104,7 @@ static struct block *follow(struct work *w, struct guest_insn *g, uint64_t *rip)
 	if (!g->is_decoded || g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
 		return NULL;
 	if (branch_is_jcc(&g->d)) {
-		if (is_in_trace(w, branch_target(g)))
+		if (is_in_trace(w, branch_target(g)) || branch_next(g) == w->parts[0].rip)
 			return NULL; /* a loop */
 		struct block *next = warm_block(w, *rip = branch_next(g));
 		if (next)
@@ -117,11 +117,13 @@ static struct block *follow(struct work *w, struct guest_insn *g, uint64_t *rip)
 
 bool trace_is_back_edge(const struct work *w, const struct guest_insn *g)
 {
-	return !w->is_checked && w->parts[0].block->gfn2 == ~0ull && g->is_decoded &&
-	       !(g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) &&
-	       (branch_is_jcc(&g->d) ||
-		(branch_is_direct(g) && g->d.mnemonic == ZYDIS_MNEMONIC_JMP)) &&
-	       branch_target(g) == w->parts[0].rip;
+	if (w->is_checked || w->parts[0].block->gfn2 != ~0ull || !g->is_decoded ||
+	    g->d.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
+		return false;
+	bool is_jcc = branch_is_jcc(&g->d);
+	bool is_jump = is_jcc || (branch_is_direct(g) && g->d.mnemonic == ZYDIS_MNEMONIC_JMP);
+	return (is_jump && branch_target(g) == w->parts[0].rip) ||
+	       (is_jcc && branch_next(g) == w->parts[0].rip);
 }
 
 /* An iteration of a loop is followed by others. */

@@ -98,6 +98,8 @@ struct loop {
 	int64_t step[GPR_COUNT]; /* what an iteration adds to each register */
 	uint16_t varying;	 /* registers that it changes otherwise */
 	int8_t counter;		 /* one with a step */
+	uint8_t condition;	 /* under which a last Jcc goes back */
+	uint64_t exit;		 /* ... and where it leads otherwise */
 	unsigned stream_count;
 	struct stream streams[STREAMS_MAX];
 	/* By instruction: its access, and what it and those before it add to the counter. */
