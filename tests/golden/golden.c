@@ -133,7 +133,6 @@ static const char *thunk_name(const struct trans *trans, uint64_t address)
 		      {"end", trans->to_end},
 		      {"syscall", trans->to_syscall},
 		      {"sysret", trans->to_sysret},
-		      {"tsc", trans->to_tsc},
 		      {"link", trans->to_link},
 		      {"indirect", trans->to_indirect[MMU_USER]},
 		      {"budget", trans->to_budget},

@@ -7,7 +7,6 @@
  * counts follow from the instruction's index as always. It ends by giving the frame what may have
  * changed.
  */
-#include "clock/clock.h"
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans_private.h"
 #include "ledger/ledger.h"
@@ -459,20 +458,6 @@ const uint8_t *helper_end(struct frame *f)
 	last->exec(c->s, last, c);
 	c->attempt = NULL;
 	return helper_go_on(f);
-}
-
-/* RDTSC where it only looks at the host's clock. */
-const uint8_t *helper_tsc(struct frame *f)
-{
-	struct interp_vcpu *c = f->c;
-	struct vcpu_state *s = f->state;
-	if (c->clock->kind != CLOCK_REAL || s->cr4 & CR4_TSD || c->vm->config.intercept_rdtsc)
-		return helper_interpret(f);
-	uint64_t tsc = vcpu_tsc(c->v);
-	lockstep_void(f->t);
-	s->gpr[GPR_RAX] = (uint32_t)tsc;
-	s->gpr[GPR_RDX] = tsc >> 32;
-	return f->t->trans->sites[f->site].next;
 }
 
 /* ---- fills ---- */

@@ -207,16 +207,62 @@ static bool translate_from_control(struct work *w)
 	return true;
 }
 
-/* The clock has to be asked, but nothing else need be known. */
-static bool translate_rdtsc(struct work *w)
+/* ---- the time-stamp counter ---- */
+
+/* A member of the clock that T0 points to. */
+#define AT_CLOCK(member) at_t0(offsetof(struct clock, member))
+
+/*
+ * clock_now() in RAX, where the clock's last answer still counts (clock/interpolation.h). RAX and
+ * RDX are the instruction's to write; the interpreter, which goes on where the answer is too old,
+ * does not read them.
+ */
+static void emit_now(struct work *w)
 {
-	if (w->trans->interp->config.clock->kind != CLOCK_REAL)
+	struct emitter *e = &w->e;
+	emit_constant(e, HOST_T0, (uint64_t)(uintptr_t)w->trans->interp->config.clock);
+	emit_byte(e, 0x0f); /* rdtsc */
+	emit_byte(e, 0x31);
+	emit_rr(e, EMIT_W, 0xc1, 4, GPR_RDX); /* shl */
+	emit_byte(e, 32);
+	emit_rr(e, EMIT_W, 0x09, GPR_RDX, GPR_RAX);		    /* or */
+	emit_rm(e, EMIT_W, 0x2b, GPR_RAX, AT_CLOCK(between.tsc));   /* sub */
+	emit_rm(e, EMIT_W, 0x3b, GPR_RAX, AT_CLOCK(between.ticks)); /* cmp */
+	add_rare(w, CONDITION_AE);
+	emit_rm(e, EMIT_W, 0xf7, 4, AT_CLOCK(between.rate));  /* mul */
+	emit_rr(e, EMIT_W | EMIT_0F, 0xac, GPR_RDX, GPR_RAX); /* shrd */
+	emit_byte(e, 32);
+	emit_rm(e, EMIT_W, 0x03, GPR_RAX, AT_CLOCK(between.cycles));	   /* add */
+	emit_rm(e, EMIT_W, 0x3b, GPR_RAX, AT_CLOCK(now_cycles));	   /* cmp */
+	emit_rm(e, EMIT_W | EMIT_0F, 0x42, GPR_RAX, AT_CLOCK(now_cycles)); /* cmovb: never back */
+	emit_store(e, AT_CLOCK(now_cycles), GPR_RAX);
+}
+
+/* RDTSC and RDTSCP where they look at the host's clock and nothing else need be known. */
+static bool translate_rdtsc(struct work *w, bool has_aux)
+{
+	struct emitter *e = &w->e;
+	const struct engine_config *config = &w->trans->interp->config;
+	if (config->clock->kind != CLOCK_REAL || config->clock->is_tsc || config->lockstep ||
+	    config->intercept_rdtsc)
 		return false;
 	flags_to_frame(w);
-	uint32_t site = add_site(w, (struct site){0});
-	emit_call_helper(w, site, w->trans->to_tsc);
-	w->trans->sites[site].next = emitter_here(&w->e);
 	flags_lost(w);
+	if (!is_kernel(w)) {
+		emit_load(e, HOST_T0, FRAME(state));
+		emit_rm(e, 0, 0xf6, 0, at_t0(offsetof(struct vcpu_state, cr4))); /* test byte */
+		emit_byte(e, CR4_TSD);
+		add_rare(w, CONDITION_NE);
+	}
+	emit_now(w);
+	emit_load(e, HOST_T0, FRAME(state));
+	emit_rm(e, EMIT_W, 0x03, GPR_RAX, at_t0(offsetof(struct vcpu_state, tsc_offset)));
+	emit_mov(e, GPR_RDX, GPR_RAX);
+	emit_rr(e, EMIT_W, 0xc1, 5, GPR_RDX); /* shr */
+	emit_byte(e, 32);
+	emit_rr(e, 0, 0x89, GPR_RAX, GPR_RAX);
+	if (has_aux)
+		emit_rm(e, 0, 0x8b, GPR_RCX, at_t0(offsetof(struct vcpu_state, tsc_aux)));
 	return true;
 }
 
@@ -287,7 +333,8 @@ bool translate_system(struct work *w)
 	case ZYDIS_MNEMONIC_PUSHFQ: return translate_pushf(w);
 	case ZYDIS_MNEMONIC_SWAPGS: return translate_swapgs(w);
 	case ZYDIS_MNEMONIC_MOV: return translate_from_segment(w) || translate_from_control(w);
-	case ZYDIS_MNEMONIC_RDTSC: return translate_rdtsc(w);
+	case ZYDIS_MNEMONIC_RDTSC: return translate_rdtsc(w, false);
+	case ZYDIS_MNEMONIC_RDTSCP: return translate_rdtsc(w, true);
 	case ZYDIS_MNEMONIC_DIV: return translate_div(w, false);
 	case ZYDIS_MNEMONIC_IDIV: return translate_div(w, true);
 	default: return false;

@@ -269,7 +269,6 @@ void thunk_init(struct trans *trans)
 		      *sysret = emit_thunk(&e, &shared, privilege_sysret);
 	trans->to_syscall = ring_thunk(&e, syscall, false);
 	trans->to_sysret = ring_thunk(&e, sysret, true);
-	trans->to_tsc = emit_thunk(&e, &shared, helper_tsc);
 	trans->to_link = emit_thunk(&e, &shared, helper_link);
 	for (unsigned mode = 0; mode < MMU_MODE_COUNT; mode++) {
 		e.space_at = space_place(mode);

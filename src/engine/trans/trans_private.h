@@ -231,7 +231,7 @@ struct trans {
 	/* Thunks (thunk.c), running addresses. */
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
 	const uint8_t *leave;
-	const uint8_t *to_fill, *to_interpret, *to_end, *to_syscall, *to_sysret, *to_tsc, *to_link,
+	const uint8_t *to_fill, *to_interpret, *to_end, *to_syscall, *to_sysret, *to_link,
 		*to_indirect[MMU_MODE_COUNT], *to_budget, *to_changed, *to_vectors, *to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
 	bool has_avx, has_x87;
@@ -320,7 +320,6 @@ const uint8_t *helper_fill(struct frame *f);
 const uint8_t *helper_interpret(struct frame *f);
 /* The same for a translation's last instruction. */
 const uint8_t *helper_end(struct frame *f);
-const uint8_t *helper_tsc(struct frame *f);
 const uint8_t *helper_link(struct frame *f);
 const uint8_t *helper_indirect(struct frame *f);
 const uint8_t *helper_budget(struct frame *f);
