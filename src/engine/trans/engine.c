@@ -178,11 +178,9 @@ static bool make_spaces(struct trans_vcpu *t)
 	t->kernel_ac = (struct space *)(void *)(windows + space_place(MMU_SUPERVISOR_AC));
 	space_init(t->kernel);
 	space_init(t->kernel_ac);
-	for (unsigned k = 0; k < SPACE_USER_COUNT; k++) {
+	for (unsigned k = 0; k < SPACE_USER_COUNT; k++)
 		t->user[k] = (struct space *)(void *)(windows + k * SPACE_WINDOW_BYTES +
 						      space_place(MMU_USER));
-		space_init(t->user[k]);
-	}
 	return true;
 }
 

@@ -105,6 +105,7 @@ static struct space *user_space(struct trans_vcpu *t, uint64_t cr3, uint8_t key)
 			oldest = p;
 	}
 	space_flush(oldest);
+	space_init(oldest); /* where nobody was before it has no memory yet */
 	oldest->is_valid = true;
 	oldest->cr3 = cr3;
 	oldest->key = key;
