@@ -28,8 +28,9 @@ static void add_link(struct work *w, uint64_t rip, uint8_t *patch)
 
 static struct host_memory jump_table(size_t member, unsigned slot)
 {
-	return (struct host_memory){
-		.is_gs = true, .is_absolute = true, .disp = (int32_t)(member + 8 * slot)};
+	return (struct host_memory){.is_gs = true,
+				    .is_absolute = true,
+				    .disp = (int32_t)(member + sizeof(struct space_jump) * slot)};
 }
 
 /* T1 is where to go. */
@@ -45,16 +46,16 @@ void emit_far_exit(struct work *w, uint64_t rip)
 	struct emitter *e = &w->e;
 	unsigned slot = space_jump_slot(rip);
 	emit_address(w, HOST_T1, rip);
-	emit_rm(e, EMIT_W, 0x3b, HOST_T1, jump_table(offsetof(struct space, jump_rip), slot));
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, jump_table(offsetof(struct space, jumps[0].rip), slot));
 	place_add(w, PLACE_JUMP, e->at - 4);
 	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
-	emit_rm(e, 0, 0xff, 4, jump_table(offsetof(struct space, jump_code), slot));
+	emit_rm(e, 0, 0xff, 4, jump_table(offsetof(struct space, jumps[0].code), slot));
 	place_add(w, PLACE_JUMP, e->at - 4);
 	emit_patch(miss, e->at);
 	emit_table_miss(w, 0);
 }
 
-/* The jump table's at slot T0. */
+/* The jump table's at word T0. */
 static struct host_memory table_entry(size_t member)
 {
 	return (struct host_memory){.no_base = true,
@@ -68,7 +69,7 @@ static struct host_memory table_entry(size_t member)
 static uint8_t *emit_find_slot(struct emitter *e)
 {
 	emit_jump_slot(e);
-	emit_rm(e, EMIT_W, 0x3b, HOST_T1, table_entry(offsetof(struct space, jump_rip)));
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, table_entry(offsetof(struct space, jumps[0].rip)));
 	return emit_jcc_forward(e, CONDITION_NE);
 }
 
@@ -76,7 +77,7 @@ void emit_indirect(struct work *w, int undo_sp)
 {
 	struct emitter *e = &w->e;
 	uint8_t *miss = emit_find_slot(e);
-	emit_rm(e, 0, 0xff, 4, table_entry(offsetof(struct space, jump_code)));
+	emit_rm(e, 0, 0xff, 4, table_entry(offsetof(struct space, jumps[0].code)));
 	emit_patch(miss, e->at);
 	emit_table_miss(w, undo_sp);
 }
@@ -187,7 +188,7 @@ static bool translate_indirect_call(struct work *w)
 		return false;
 	flags_lost(w);
 	add_slow(w, SLOW_CALL, emit_find_slot(e))->first = w->g->index;
-	emit_load(e, HOST_T1, table_entry(offsetof(struct space, jump_code)));
+	emit_load(e, HOST_T1, table_entry(offsetof(struct space, jumps[0].code)));
 	emit_store(e, FRAME(value), HOST_T1);
 	struct site *site = &w->trans->sites[w->trans->site_count]; /* the push's */
 	emit_push_return(w);

@@ -97,8 +97,9 @@ static void patch_code(struct trans *trans, struct translation *x, const struct 
 		case PLACE_ADDRESS: address = add_to_quad(at, way->guest); break;
 		case PLACE_TLB: move_slot(at, way->guest); break;
 		case PLACE_JUMP:
-			add_to_word(at, 8 * (space_jump_slot(address) -
-					     space_jump_slot(address - way->guest)));
+			add_to_word(at, (uint32_t)sizeof(struct space_jump) *
+						(space_jump_slot(address) -
+						 space_jump_slot(address - way->guest)));
 			break;
 		case PLACE_HELPER:
 			add_to_word(at, way->site);

@@ -27,7 +27,7 @@ void space_init(struct space *p)
 	/* The others are, and their pages there only once they are used. */
 	empty_slot(p, 0);
 	for (unsigned slot = 0; slot < 2; slot++)
-		p->jump_rip[slot] = space_jump_empty(slot);
+		p->jumps[slot].rip = space_jump_empty(slot);
 }
 
 void space_fill(struct space *p, uint64_t address, const struct mmu_page *page, bool is_write)
@@ -64,7 +64,7 @@ static void flush_tlb(struct space *p)
 void space_flush_jumps(struct space *p)
 {
 	for (unsigned slot = 0; slot_set_next(&p->jump_used, &slot); slot++)
-		p->jump_rip[slot] = space_jump_empty(slot);
+		p->jumps[slot].rip = space_jump_empty(slot);
 	slot_set_clear(&p->jump_used);
 	memset(p->code_pages, 0, sizeof(p->code_pages));
 	memset(p->code_regions, 0, sizeof(p->code_regions));
@@ -91,9 +91,9 @@ static void drop_large(struct space *p, uint64_t address)
 static void drop_jumps(struct space *p, uint64_t address, unsigned shift)
 {
 	for (unsigned slot = 0; slot_set_next(&p->jump_used, &slot); slot++) {
-		uint64_t rip = p->jump_rip[slot], last = rip + INSN_BYTES_MAX - 1;
+		uint64_t rip = p->jumps[slot].rip, last = rip + INSN_BYTES_MAX - 1;
 		if (!((rip ^ address) >> shift) || !((last ^ address) >> shift))
-			p->jump_rip[slot] = space_jump_empty(slot);
+			p->jumps[slot].rip = space_jump_empty(slot);
 	}
 }
 

@@ -39,17 +39,22 @@
 #define SPACE_USER_COUNT 8
 #define SPACE_CODE_BITS 4096u
 
+/* Where a jump leads. One line of the host's cache has both, and those of the second place. */
+struct space_jump {
+	uint64_t rip;
+	const uint8_t *code;
+};
+
 struct space {
 	/* Aligned to their size: relocate.c finds the slot in a displacement. */
 	uint64_t read[SPACE_TLB_COUNT], write[SPACE_TLB_COUNT];
 	uint8_t *page[SPACE_TLB_COUNT];
 	uint8_t guest_shift[SPACE_TLB_COUNT]; /* of the guest's page */
-	uint64_t jump_rip[SPACE_JUMP_COUNT];
-	const uint8_t *jump_code[SPACE_JUMP_COUNT];
+	struct space_jump jumps[SPACE_JUMP_COUNT];
 	struct slot_set tlb_used;		      /* slots that may be filled */
 	struct slot_set jump_used;		      /* likewise */
 	struct slot_set tlb_local;		      /* ... with pages that are not global */
-	uint64_t code_pages[SPACE_CODE_BITS / 64];    /* pages that jump_rip may name, hashed */
+	uint64_t code_pages[SPACE_CODE_BITS / 64];    /* pages that jumps may lead to, hashed */
 	uint64_t code_regions[SPACE_CODE_BITS / 64];  /* their 2 MiB, hashed */
 	uint64_t large_regions[SPACE_CODE_BITS / 64]; /* 2 MiB with entries of large pages */
 	bool has_large[2]; /* any entries of large pages, by half of the address space */
@@ -88,18 +93,20 @@ static inline uint64_t space_empty_tag(unsigned slot)
 	return slot ? 0 : PAGE_SIZE_BYTES;
 }
 
-/* The multiplicative hash that translated code computes too. */
-#define SPACE_JUMP_FACTOR 0x9e3779b1u
+/* A hash that translated code computes in three cycles: who waits for an indirect jump waits for
+ * it. Bit 0 tells hardly any two targets apart. */
+#define SPACE_JUMP_SHIFT 12
 static inline unsigned space_jump_slot(uint64_t rip)
 {
-	return (uint32_t)rip * SPACE_JUMP_FACTOR >> (32 - SPACE_JUMP_BITS);
+	uint32_t low = (uint32_t)rip;
+	return (low ^ low >> SPACE_JUMP_SHIFT) >> 1 & (SPACE_JUMP_COUNT - 1);
 }
 
 /* What an empty slot has for an address: one that comes to other slots. Being one that RIP cannot
  * be would not do, for a branch may well try to go there. */
 static inline uint64_t space_jump_empty(unsigned slot)
 {
-	return slot < 2 ? 1 : 0;
+	return slot < 2 ? 4 : 0;
 }
 
 void space_init(struct space *p);
@@ -120,9 +127,9 @@ void space_protect(struct space *p, const uint8_t *host);
 static inline const uint8_t *space_recall(const struct space *p, uint64_t rip)
 {
 	unsigned slot = space_jump_slot(rip);
-	if (p->jump_rip[slot] != rip)
+	if (p->jumps[slot].rip != rip)
 		slot ^= 1;
-	return p->jump_rip[slot] == rip ? p->jump_code[slot] : NULL;
+	return p->jumps[slot].rip == rip ? p->jumps[slot].code : NULL;
 }
 
 /* What its slot has, if it is that one's own, moves to the second, so that two that want the same
@@ -131,14 +138,12 @@ static inline const uint8_t *space_recall(const struct space *p, uint64_t rip)
 static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *code)
 {
 	unsigned slot = space_jump_slot(rip), second = slot ^ 1;
-	if (p->jump_rip[second] == rip) {
+	if (p->jumps[second].rip == rip) {
 		slot = second;
-	} else if (p->jump_rip[slot] != rip && space_jump_slot(p->jump_rip[slot]) == slot) {
-		p->jump_rip[second] = p->jump_rip[slot];
-		p->jump_code[second] = p->jump_code[slot];
+	} else if (p->jumps[slot].rip != rip && space_jump_slot(p->jumps[slot].rip) == slot) {
+		p->jumps[second] = p->jumps[slot];
 	}
-	p->jump_rip[slot] = rip;
-	p->jump_code[slot] = code;
+	p->jumps[slot] = (struct space_jump){rip, code};
 	slot_set_add(&p->jump_used, slot);
 	slot_set_add(&p->jump_used, second);
 	/* The last byte that it may depend on may lie in the next page. */
@@ -154,8 +159,8 @@ static inline void space_remember(struct space *p, uint64_t rip, const uint8_t *
 static inline void space_forget(struct space *p, uint64_t rip)
 {
 	unsigned slot = space_jump_slot(rip);
-	if (p->jump_rip[slot] == rip)
-		p->jump_rip[slot] = space_jump_empty(slot);
-	if (p->jump_rip[slot ^ 1] == rip)
-		p->jump_rip[slot ^ 1] = space_jump_empty(slot ^ 1);
+	if (p->jumps[slot].rip == rip)
+		p->jumps[slot].rip = space_jump_empty(slot);
+	if (p->jumps[slot ^ 1].rip == rip)
+		p->jumps[slot ^ 1].rip = space_jump_empty(slot ^ 1);
 }

@@ -192,11 +192,11 @@ static void emit_second_place(struct emitter *e)
 	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
 	emit_jump_slot(e);
 	emit_rr(e, 0, 0x83, 6, HOST_T0); /* xor */
-	emit_byte(e, 1);
-	entry.disp = (int32_t)offsetof(struct space, jump_rip);
+	emit_byte(e, SPACE_JUMP_WORDS);
+	entry.disp = (int32_t)offsetof(struct space, jumps[0].rip);
 	emit_rm(e, EMIT_W, 0x3b, HOST_T1, entry);
 	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
-	entry.disp = (int32_t)offsetof(struct space, jump_code);
+	entry.disp = (int32_t)offsetof(struct space, jumps[0].code);
 	emit_rm(e, 0, 0xff, 4, entry); /* jmp */
 	emit_patch(miss, e->at);
 }

@@ -377,13 +377,19 @@ static inline struct host_memory at_t0(size_t offset)
 	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
 }
 
-/* T0 = space_jump_slot(T1). */
+/* T0 = where the jump table has T1, in words: an entry has two, and an index is scaled by 8 at
+ * most.
+ */
+#define SPACE_JUMP_WORDS 2
 static inline void emit_jump_slot(struct emitter *e)
 {
-	emit_rr(e, 0, 0x69, HOST_T0, HOST_T1); /* imul r11d, r14d, factor */
-	emit_word(e, SPACE_JUMP_FACTOR);
-	emit_rr(e, 0, 0xc1, 5, HOST_T0); /* shr */
-	emit_byte(e, 32 - SPACE_JUMP_BITS);
+	static_assert(sizeof(struct space_jump) == SPACE_JUMP_WORDS * 8, "T0 is scaled by 8");
+	emit_rr(e, 0, 0x89, HOST_T1, HOST_T0); /* mov r11d, r14d */
+	emit_rr(e, 0, 0xc1, 5, HOST_T0);       /* shr */
+	emit_byte(e, SPACE_JUMP_SHIFT);
+	emit_rr(e, 0, 0x31, HOST_T1, HOST_T0); /* xor r11d, r14d */
+	emit_rr(e, 0, 0x81, 4, HOST_T0);       /* and */
+	emit_word(e, SPACE_JUMP_WORDS * (SPACE_JUMP_COUNT - 1));
 }
 
 #define FRAME(member) frame_slot(offsetof(struct frame, member))
