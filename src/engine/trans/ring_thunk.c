@@ -43,7 +43,7 @@ static void leave_if(struct way *y, unsigned condition)
 	y->to_c[y->count++] = emit_jcc_forward(y->e, condition);
 }
 
-/* cmp with an immediate byte, of a `width_flags` operand; opcode 80 for a byte, 83 for more. */
+/* cmp with an immediate byte; opcode 80 for a byte, 83 for more. */
 static void compare(struct way *y, unsigned flags, unsigned opcode, struct host_memory m,
 		    unsigned byte)
 {

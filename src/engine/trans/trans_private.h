@@ -44,7 +44,7 @@ struct frame {
 	uint64_t home[HOME_COUNT];	/* guest R11, R14, R15 */
 	uint64_t value;			/* an operand that has to survive a second look-up */
 	uint8_t *windows[WINDOW_SLOTS]; /* host addresses that are used again (group.c) */
-	uint64_t rax;			/* while flags are moved, or a ring changed */
+	uint64_t rax;			/* while flags are moved or a ring is changed */
 	uint64_t fs_base, gs_base;
 	struct vcpu_state *state;
 	struct trans_vcpu *t;
