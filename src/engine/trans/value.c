@@ -140,7 +140,6 @@ static bool describe_range(const struct values *v, const struct guest_address *a
 	return false;
 }
 
-/* The rest of `out` is 0 so far. */
 static void note_access(struct values *v, const struct copied *i, struct access *out)
 {
 	struct origin p;
@@ -161,7 +160,7 @@ static bool is_register(const ZydisDecodedOperand *o)
 	return o->type == ZYDIS_OPERAND_TYPE_REGISTER;
 }
 
-/* The same for a sum of so many bits. */
+/* As value_find_sum(), for a sum of so many bits. */
 static bool find_sum(const struct guest_insn *g, unsigned bits, int *to, int *from, int64_t *plus)
 {
 	const ZydisDecodedOperand *o = g->operands;
