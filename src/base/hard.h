@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <assert.h>
+
 #include "base/types.h"
 
 #ifdef GNOMON_HARD
@@ -45,3 +47,10 @@ static inline bool hard_is_due(uint64_t count, uint64_t patience)
 	return false;
 #endif
 }
+
+/* What is too dear to be checked each time otherwise. */
+#ifdef GNOMON_HARD
+#define hard_audit(condition) assert(condition)
+#else
+#define hard_audit(condition) ((void)0)
+#endif

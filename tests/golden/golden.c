@@ -128,6 +128,7 @@ static const char *thunk_name(const struct trans *trans, uint64_t address)
 		const char *name;
 		const uint8_t *at;
 	} thunks[] = {{"leave", trans->leave},
+		      {"take_micro", trans->take_micro[MMU_USER]},
 		      {"fill", trans->to_fill},
 		      {"interpret", trans->to_interpret},
 		      {"end", trans->to_end},

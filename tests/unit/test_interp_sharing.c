@@ -240,14 +240,114 @@ static void test_code_is_written(void **state)
 	assert_int_equal(peek(m, DATA + 0x28, 8), (ROUNDS - 1) * 0x11 + 0x22);
 }
 
+/* Ways of saying that the page which RSP is in is another one. */
+static const struct change {
+	const char *name;
+	uint8_t code[12];
+	uint8_t length;
+} changes[] = {
+	{"INVLPG", {0x0f, 0x01, 0x3c, 0x24}, 4},
+	{"CR3", {0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8}, 6},
+	/* mov rax, cr4; xor rax, PGE; mov cr4, rax */
+	{"CR4", {0x0f, 0x20, 0xe0, 0x48, 0x35, 0x80, 0, 0, 0, 0x0f, 0x22, 0xe0}, 12},
+};
+
+#define STACK (PAGE(0) + 0x800)
+
+/* Between a push and a read of what was pushed the stack is another page, each time. */
+static void test_stack_is_elsewhere(void **state)
+{
+	static const uint8_t before[] = {0x51, 0x48, 0x89, 0x17, /* push rcx; mov [rdi], rdx */
+					 0x48, 0x87, 0xd3};	 /* xchg rdx, rbx */
+	static const uint8_t after[] = {0x4c, 0x8b, 0x04, 0x24,	 /* mov r8, [rsp] */
+					0x4c, 0x01, 0xc6,	 /* add rsi, r8 */
+					0x41, 0x58, 0xff, 0xc9}; /* pop r8; dec ecx */
+	struct machine *m = *state;
+	struct vcpu_state *s = &m->v.state;
+	enum { ROUNDS = 40 };
+
+	for (size_t n = 0; n < ARRAY_COUNT(changes); n++) {
+		const struct change *c = &changes[n];
+		const unsigned length = (unsigned)(sizeof(before) + c->length + sizeof(after));
+		const uint8_t end[] = {0x75, (uint8_t)(0xfe - length), 0xf4}; /* jnz; hlt */
+		uint64_t pages[2] = {0}, sum = 0;
+
+		for (unsigned k = ROUNDS, now = 0; k > 0; k--) {
+			pages[now] = k;
+			now ^= 1;
+			sum += pages[now];
+		}
+		start(m, &(struct loop){.rcx = ROUNDS, .rsp = STACK});
+		s->gpr[GPR_RDI] = WINDOW_TABLE;
+		s->gpr[GPR_RDX] = (DATA + 0x1000) | PAGE_PRESENT;
+		s->gpr[GPR_RBX] = DATA | PAGE_PRESENT;
+		poke(m, CODE, before, sizeof(before));
+		poke(m, CODE + sizeof(before), c->code, c->length);
+		poke(m, CODE + sizeof(before) + c->length, after, sizeof(after));
+		poke(m, CODE + length, end, sizeof(end));
+		go(m);
+		assert_halted_at(m, length + sizeof(end));
+		if (s->gpr[GPR_RSI] != sum)
+			fail_msg("%s: %llu instead of %llu", c->name,
+				 (unsigned long long)s->gpr[GPR_RSI], (unsigned long long)sum);
+	}
+}
+
+/* In the last of many rounds the stack may not be written any more. */
+static void test_stack_may_not_be_written(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu_state *s = &m->v.state;
+	enum { ROUNDS = 40 };
+
+	start(m, &(struct loop){.rcx = ROUNDS, .rsp = STACK});
+	for (unsigned k = 1; k <= ROUNDS; k++)
+		poke_value(m, DATA + 0x3000 + k * 8,
+			   k == 1 ? DATA | PAGE_READABLE : DATA | PAGE_PRESENT, 8);
+	s->gpr[GPR_RDI] = WINDOW_TABLE;
+	s->gpr[GPR_R9] = DATA + 0x3000;
+	run_code(m, 0x4a, 0x8d, 0x24, 0x14,	/* lea rsp, [rsp+r10], which is 0 */
+		 0x51, 0x58,			/* push rcx; pop rax */
+		 0x49, 0x8b, 0x14, 0xc9,	/* mov rdx, [r9+rcx*8] */
+		 0x48, 0x89, 0x17,		/* mov [rdi], rdx */
+		 0x0f, 0x01, 0x3c, 0x24,	/* invlpg [rsp] */
+		 0x50, 0x58,			/* push rax; pop rax */
+		 0xff, 0xc9, 0x75, 0xe9, 0xf4); /* dec ecx; jnz; hlt */
+	assert_int_equal(ended_in(m), VECTOR_PF);
+	assert_int_equal(s->cr2, STACK - 8);
+	assert_int_equal(slot(m, 1, 8), CODE + 17);
+	assert_int_equal(slot(m, 4, 8), STACK);
+	assert_int_equal(peek(m, DATA + 0x7f8, 8), 1);
+}
+
+/* Pushes over code in the page of the stack, which was the stack alone at first. */
+static void test_stack_becomes_code(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu_state *s = &m->v.state;
+	enum { ROUNDS = 5 };
+
+	start(m, &(struct loop){.rbx = ROUNDS, .rcx = 0x909090c300000001, .rsp = STACK});
+	poke_value(m, DATA, 0xb8, 1); /* mov eax, ...; ret */
+	s->gpr[GPR_RSI] = PAGE(0);
+	s->gpr[GPR_RBP] = PAGE(0) + 9;
+	run_code(m, 0x48, 0x89, 0xec, 0x51,		   /* mov rsp, rbp; push rcx */
+		 0x48, 0x8d, 0xa5, 0x00, 0x04, 0x00, 0x00, /* lea rsp, [rbp+0x400] */
+		 0xff, 0xd6, 0x48, 0x01, 0xc2,		   /* call rsi; add rdx, rax */
+		 0x48, 0xff, 0xc1,			   /* inc rcx */
+		 0xff, 0xcb, 0x75, 0xe7, 0xf4);		   /* dec ebx; jnz; hlt */
+	assert_halted_at(m, 24);
+	assert_int_equal(s->gpr[GPR_RDX], 1 + 2 + 3 + 4 + 5);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_faults_in_the_middle),
-		T(test_two_bases_one_page),
-		T(test_code_is_written),
+		T(test_faults_in_the_middle),	  T(test_two_bases_one_page),
+		T(test_code_is_written),	  T(test_stack_is_elsewhere),
+		T(test_stack_may_not_be_written), T(test_stack_becomes_code),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,8 +180,7 @@ static void emit_slot(struct work *w)
 	emit_word(e, SPACE_TLB_COUNT - 1);
 }
 
-/* An access inside the page that T1 was compared with; an aligned one never leaves its page. */
-static void emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
+uint8_t *access_emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
 {
 	if (is_aligned) {
 		emit_rr(e, EMIT_W, 0xf7, 0, HOST_T1); /* test */
@@ -190,6 +189,7 @@ static void emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
 		emit_rr(e, EMIT_W, 0x81, 7, HOST_T1); /* cmp */
 		emit_word(e, PAGE_SIZE_BYTES - size_bytes);
 	}
+	return emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A);
 }
 
 /* Is the entry known, and can the access only fail if it is another page's? */
@@ -200,6 +200,10 @@ static bool is_fixed(const struct guest_address *a, unsigned size_bytes, bool is
 		return false;
 	return ((uint64_t)a->disp & PAGE_OFFSET_MASK) + size_bytes <= PAGE_SIZE_BYTES;
 }
+
+/* The entry that T0 is the number of. */
+static const struct host_memory tlb_entry = {
+	.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
 
 /* A slot's members. */
 static struct host_memory tag_of(struct host_memory slot, bool is_write)
@@ -213,6 +217,11 @@ static struct host_memory page_of(struct host_memory slot)
 {
 	slot.disp += (int32_t)offsetof(struct space, page);
 	return slot;
+}
+
+struct host_memory access_tag(bool is_write)
+{
+	return tag_of(tlb_entry, is_write);
 }
 
 static void emit_fixed(struct work *w, uint64_t address, bool is_relative)
@@ -262,23 +271,27 @@ static struct look_up look_up_fixed(struct work *w, uint64_t address, bool is_re
 	return l;
 }
 
+struct look_up access_emit_ordinary(struct work *w, unsigned size_bytes, bool is_write,
+				    bool is_aligned)
+{
+	struct look_up l = {.operand = AT_OPERAND, .tag = access_tag(is_write)};
+	emit_slot(w);
+	emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, l.tag); /* xor */
+	l.patch = access_emit_check(&w->e, size_bytes, is_aligned);
+	emit_load(&w->e, HOST_T0, page_of(tlb_entry));
+	return l;
+}
+
 struct look_up access_look_up(struct work *w, const struct guest_address *a, unsigned size_bytes,
 			      bool is_write, bool is_aligned)
 {
-	struct emitter *e = &w->e;
-	const struct host_memory slot = {
-		.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
 	flags_lost(w);
 	if (is_fixed(a, size_bytes, is_aligned))
 		return look_up_fixed(w, (uint64_t)a->disp, a->is_relative, is_write);
+	if (micro_is_for(w, a))
+		return micro_look_up(w, a, size_bytes, is_write, is_aligned);
 	access_address(w, a);
-	emit_slot(w);
-	struct look_up l = {.operand = AT_OPERAND, .tag = tag_of(slot, is_write)};
-	emit_rm(e, EMIT_W, 0x33, HOST_T1, l.tag); /* xor */
-	emit_check(e, size_bytes, is_aligned);
-	l.patch = emit_jcc_forward(e, is_aligned ? CONDITION_NE : CONDITION_A);
-	emit_load(e, HOST_T0, page_of(slot));
-	return l;
+	return access_emit_ordinary(w, size_bytes, is_write, is_aligned);
 }
 
 void access_emit_again(struct work *w, const struct look_up *l)

@@ -369,6 +369,7 @@ static void emit_slow_insn(struct work *w, const struct slow *s)
 void emit_slow(struct work *w)
 {
 	w->g = NULL;
+	w->is_behind = true;
 	for (unsigned k = 0; k < w->slow_count; k++) { /* more may be added meanwhile */
 		const struct slow *s = &w->slow[k];
 		if (s->patch)
@@ -394,4 +395,5 @@ void emit_slow(struct work *w)
 			emit_far_exit(w, s->rip);
 		}
 	}
+	micro_emit_misses(w);
 }

@@ -211,6 +211,14 @@ static inline void emit_patch(uint8_t *where, const uint8_t *target)
 	memcpy(where, &distance, 4);
 }
 
+/* Where the displacement at `where` leads. */
+static inline const uint8_t *emit_target_of(const uint8_t *where)
+{
+	int32_t distance;
+	memcpy(&distance, where, 4);
+	return where + 4 + distance;
+}
+
 enum condition {
 	CONDITION_O = 0,
 	CONDITION_B = 2,

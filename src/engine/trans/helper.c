@@ -7,6 +7,7 @@
  * counts follow from the instruction's index as always. It ends by giving the frame what may have
  * changed.
  */
+#include "base/hard.h"
 #include "engine/trans/host_cpu.h"
 #include "engine/trans/trans_private.h"
 #include "ledger/ledger.h"
@@ -133,6 +134,7 @@ static void set_gs(struct trans_vcpu *t, const uint8_t *window)
 
 void helper_choose_space(struct trans_vcpu *t)
 {
+	hard_audit(!t->space || space_is_sound(t->space));
 	if (unlikely(t->kernel_key != t->c->key) && t->c->mode != MMU_USER)
 		change_kernel_key(t);
 	if (t->c->mode == MMU_SUPERVISOR)
@@ -482,6 +484,7 @@ const uint8_t *helper_fill(struct frame *f)
 	enum access_kind kind = site->is_write ? ACCESS_WRITE : ACCESS_READ;
 	struct mmu_page page;
 	struct page_fault fault;
+	hard_audit(space_is_sound(t->space));
 	enter_block(f, part_of(site), site->index);
 	bool crosses = (linear & PAGE_OFFSET_MASK) + site->size_bytes > PAGE_SIZE_BYTES;
 	bool is_bad = site->is_aligned && linear & (site->size_bytes - 1u);

@@ -58,7 +58,7 @@ static void forget_writable(struct lockstep *l)
 	while (l->writable_count) {
 		struct space *p = l->writable[--l->writable_count].space;
 		unsigned slot = l->writable[l->writable_count].slot;
-		p->write[slot] = space_empty_tag(slot);
+		space_protect_slot(p, slot);
 	}
 }
 

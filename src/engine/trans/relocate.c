@@ -101,6 +101,7 @@ static void patch_code(struct trans *trans, struct translation *x, const struct 
 						(space_jump_slot(address) -
 						 space_jump_slot(address - way->guest)));
 			break;
+		case PLACE_THUNK: add_to_word(at, (uint32_t)-way->code); break;
 		case PLACE_HELPER:
 			add_to_word(at, way->site);
 			add_to_word(at + SITE_TO_THUNK, (uint32_t)-way->code);

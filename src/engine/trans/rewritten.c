@@ -158,6 +158,7 @@ static struct slot *make_slot(struct trans_vcpu *t)
 	struct slot_list *l = &trans->slots[mode];
 	static const struct part part;
 	struct slow slow[SLOW_OF_INSN_MAX];
+	struct miss misses[MISSES_MAX];
 	struct guest_insn *g = &trans->insns[0];
 	if (l->count == SLOTS_MAX || !cache_has_room(trans))
 		return reuse_slot(l);
@@ -169,6 +170,7 @@ static struct slot *make_slot(struct trans_vcpu *t)
 		.trans = trans,
 		.t = t,
 		.slow = slow,
+		.misses = misses,
 		.g = g,
 		.count = 1,
 		.x = cache_add(trans, &part, 1),

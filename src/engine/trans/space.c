@@ -2,6 +2,7 @@
 #include "engine/trans/space.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 #define REGION_SHIFT 21
 
@@ -17,13 +18,42 @@ static bool is_set(const uint64_t *bits, uint64_t n)
 	return bits[n / 64] >> (n % 64) & 1;
 }
 
+void space_protect_slot(struct space *p, unsigned slot)
+{
+	p->write[slot] = space_empty_tag(slot);
+	if (space_slot(p->stack.tag) == slot)
+		p->stack = p->nothing;
+}
+
+bool space_is_sound(const struct space *p)
+{
+	unsigned slot = space_slot(p->stack.tag);
+	return p->stack.page == p->nowhere ||
+	       (p->write[slot] == p->stack.tag && p->page[slot] == p->stack.page);
+}
+
 static void empty_slot(struct space *p, unsigned slot)
 {
-	p->read[slot] = p->write[slot] = space_empty_tag(slot);
+	space_protect_slot(p, slot);
+	p->read[slot] = space_empty_tag(slot);
+}
+
+/* Neither half of the address space begins with these two bits. */
+#define NOWHERE_FIRST BIT(63)
+#define NOWHERE_BITS (BIT(62) - PAGE_SIZE_BYTES)
+
+static void init_nothing(struct space *p)
+{
+	uint64_t random = 0;
+	(void)!getrandom(&random, sizeof(random), 0);
+	p->nothing.tag = NOWHERE_FIRST | (random & NOWHERE_BITS);
+	p->nothing.page = p->nowhere;
+	p->stack = p->nothing;
 }
 
 void space_init(struct space *p)
 {
+	init_nothing(p);
 	/* The others are, and their pages there only once they are used. */
 	empty_slot(p, 0);
 	for (unsigned slot = 0; slot < 2; slot++)
@@ -124,5 +154,5 @@ void space_protect(struct space *p, const uint8_t *host)
 {
 	for (unsigned slot = 0; slot_set_next(&p->tlb_used, &slot); slot++)
 		if (p->page[slot] == host)
-			p->write[slot] = space_empty_tag(slot);
+			space_protect_slot(p, slot);
 }

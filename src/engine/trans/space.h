@@ -39,6 +39,17 @@
 #define SPACE_USER_COUNT 8
 #define SPACE_CODE_BITS 4096u
 
+/*
+ * A copy of one TLB entry that may be written; its place is known when code is translated
+ * (micro.c). Any address may be compared with it, so there is no tag that can never be found. An
+ * empty entry's is a page that is not canonical, one of 2^50 chosen at random, and leads to memory
+ * that nothing else uses: a guest that puts its stack there, of all places, does not fault.
+ */
+struct micro {
+	uint64_t tag;
+	uint8_t *page;
+};
+
 /* Where a jump leads. One line of the host's cache has both, and those of the second place. */
 struct space_jump {
 	uint64_t rip;
@@ -49,6 +60,8 @@ struct space {
 	/* Aligned to their size: relocate.c finds the slot in a displacement. */
 	uint64_t read[SPACE_TLB_COUNT], write[SPACE_TLB_COUNT];
 	uint8_t *page[SPACE_TLB_COUNT];
+	_Alignas(64) struct micro stack;      /* of the page that the stack is in */
+	struct micro nothing;		      /* what it is when it is empty */
 	uint8_t guest_shift[SPACE_TLB_COUNT]; /* of the guest's page */
 	struct space_jump jumps[SPACE_JUMP_COUNT];
 	struct slot_set tlb_used;		      /* slots that may be filled */
@@ -63,7 +76,8 @@ struct space {
 	uint64_t cr3; /* of a user's space */
 	uint8_t key;  /* ... and the mode of the code that it has jumps of (enum block_key) */
 	uint64_t last_use;
-	bool is_valid; /* has a space, user's ones */
+	bool is_valid;						    /* has a space, user's ones */
+	_Alignas(PAGE_SIZE_BYTES) uint8_t nowhere[PAGE_SIZE_BYTES]; /* nothing's page */
 };
 
 /* A window: the user's space, then the kernel's and the one with RFLAGS.AC. Each array stays
@@ -121,6 +135,10 @@ void space_drop_page(struct space *p, uint64_t address, bool is_large_code);
 void space_drop_local(struct space *p, bool drops_code);
 /* No write to the page at `host` goes unheard from now on. */
 void space_protect(struct space *p, const uint8_t *host);
+/* The same for one entry. */
+void space_protect_slot(struct space *p, unsigned slot);
+/* Is the micro-TLB empty, or a copy of what the TLB has? */
+bool space_is_sound(const struct space *p);
 
 /* Where a jump to `rip` leads, or NULL. It is in its slot or in the next one: translated code asks
  * the first itself, the way to a helper asks the second (thunk.c). */

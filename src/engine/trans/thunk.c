@@ -253,6 +253,42 @@ static const uint8_t *emit_thunk(struct emitter *e, const struct shared *shared,
 	return start;
 }
 
+/*
+ * A routine: the micro-TLB takes over what the TLB has of T1's page if that may be written. Keeps
+ * T1.
+ */
+static const uint8_t *emit_take_micro(struct emitter *e)
+{
+	const uint8_t *start = emitter_here(e);
+	const struct host_memory address = frame_slot(8 + offsetof(struct frame, micro_address));
+	const struct host_memory micro = {
+		.is_gs = true, .is_absolute = true, .disp = (int32_t)offsetof(struct space, stack)};
+	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
+	struct host_memory m = micro;
+	emit_store(e, address, HOST_T1);
+	emit_rr(e, 0, 0x89, HOST_T1, HOST_T0); /* mov r11d, r14d */
+	emit_rr(e, 0, 0xc1, 5, HOST_T0);       /* shr */
+	emit_byte(e, PAGE_SHIFT);
+	emit_rr(e, 0, 0x81, 4, HOST_T0); /* and */
+	emit_word(e, SPACE_TLB_COUNT - 1);
+	entry.disp = (int32_t)offsetof(struct space, write);
+	emit_rm(e, EMIT_W, 0x33, HOST_T1, entry); /* xor */
+	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1);	  /* cmp */
+	emit_word(e, PAGE_SIZE_BYTES);
+	uint8_t *none = emit_jcc_forward(e, CONDITION_AE);
+	entry.disp = (int32_t)offsetof(struct space, page);
+	emit_load(e, HOST_T0, entry);
+	m.disp = micro.disp + (int32_t)offsetof(struct micro, page);
+	emit_store(e, m, HOST_T0);
+	emit_rm(e, EMIT_W, 0x33, HOST_T1, address); /* xor: the page's number */
+	m.disp = micro.disp + (int32_t)offsetof(struct micro, tag);
+	emit_store(e, m, HOST_T1);
+	emit_patch(none, e->at);
+	emit_load(e, HOST_T1, address);
+	emit_byte(e, RETURN);
+	return start;
+}
+
 void thunk_init(struct trans *trans)
 {
 	struct emitter e = {trans->writable, trans->running - trans->writable, 0};
@@ -273,6 +309,7 @@ void thunk_init(struct trans *trans)
 	for (unsigned mode = 0; mode < MMU_MODE_COUNT; mode++) {
 		e.space_at = space_place(mode);
 		trans->to_indirect[mode] = emit_thunk(&e, &shared, helper_indirect);
+		trans->take_micro[mode] = emit_take_micro(&e);
 	}
 	trans->to_budget = emit_thunk(&e, &shared, helper_budget);
 	trans->to_changed = emit_thunk(&e, &shared, helper_changed);

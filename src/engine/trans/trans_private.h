@@ -50,6 +50,7 @@ struct frame {
 	struct trans_vcpu *t;
 	struct interp_vcpu *c;
 	_Atomic uint32_t *requests; /* the vcpu's */
+	uint64_t micro_address;	    /* while an entry is taken over (thunk.c) */
 	uint64_t linear;	    /* T1 at a helper's call */
 	uint32_t site;		    /* T0 at a helper's call */
 	uint8_t vectors;	    /* enum vectors */
@@ -115,6 +116,7 @@ enum place_kind {
 	PLACE_ADDRESS, /* 8 bytes: an address that goes with the code's */
 	PLACE_TLB,     /* the displacement of such a one's entry in the space's TLB */
 	PLACE_JUMP,    /* the displacement in the jump table of the PLACE_ADDRESS before it */
+	PLACE_THUNK,   /* the way to a thunk */
 	PLACE_HELPER   /* a site's number; SITE_TO_THUNK behind it the way to a thunk */
 };
 #define SITE_TO_THUNK 5
@@ -230,7 +232,7 @@ struct trans {
 	FILE *perf_map; /* NULL: nobody asked for it */
 	/* Thunks (thunk.c), running addresses. */
 	void (*enter)(struct trans_vcpu *t, const uint8_t *code);
-	const uint8_t *leave;
+	const uint8_t *leave, *take_micro[MMU_MODE_COUNT];
 	const uint8_t *to_fill, *to_interpret, *to_end, *to_syscall, *to_sysret, *to_link,
 		*to_indirect[MMU_MODE_COUNT], *to_budget, *to_changed, *to_vectors, *to_x87;
 	struct guest_insn *insns; /* BLOCK_INSNS_MAX, of the block that is being translated */
@@ -245,7 +247,7 @@ struct trans {
 };
 
 /* The longest code of one guest instruction, slow paths included, and of a block. */
-#define TRANS_INSN_CODE_MAX 600u
+#define TRANS_INSN_CODE_MAX 740u
 #define TRANS_LOOP_CODE_MAX (BLOCK_INSNS_MAX * 48u + (STREAMS_MAX + PARTS_MAX + 2) * 192u)
 #define TRANS_BLOCK_CODE_MAX ((BLOCK_INSNS_MAX + 4) * TRANS_INSN_CODE_MAX + TRANS_LOOP_CODE_MAX)
 #define TRANS_CODE_BYTES (32u << 20)

@@ -232,11 +232,13 @@ struct translation *translate(struct trans_vcpu *t, struct block *b)
 	if (is_code32 && t->c->s->rip + b->bytes - 1 > UINT32_MAX)
 		return NULL; /* beyond CS's limit */
 	struct slow slow[SLOW_MAX];
+	struct miss misses[MISSES_MAX];
 	struct work w = {
 		.trans = trans,
 		.t = t,
 		.page = page,
 		.slow = slow,
+		.misses = misses,
 		.is_code32 = is_code32,
 		.is_checked = b->page && b->page->is_checked,
 		.next_mode = t->c->mode,

@@ -82,6 +82,16 @@ static inline bool is_code32(const struct guest_insn *g)
 	return g->d.machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
 }
 
+/* A look-up that failed in the micro-TLB (micro.c). */
+struct miss {
+	uint8_t *patch, *after;
+	struct guest_address a;
+	uint16_t size_bytes;
+	bool is_write, is_aligned;
+	uint8_t mode; /* whose space it asked */
+};
+#define MISSES_MAX (2 * BLOCK_INSNS_MAX)
+
 #define SLOW_MAX (SLOW_OF_INSN_MAX * BLOCK_INSNS_MAX + 4 * PARTS_MAX + 8)
 
 /* Accesses in a loop that one look-up serves for many iterations (loop.c). */
@@ -184,6 +194,9 @@ struct work {
 	uint8_t live_after[BLOCK_INSNS_MAX];
 	struct slow *slow; /* SLOW_MAX; not in here, for it is large and need not be zeroed */
 	unsigned slow_count;
+	struct miss *misses; /* MISSES_MAX, likewise */
+	unsigned miss_count;
+	bool is_behind;	    /* slow paths are being written */
 	bool is_flags_kept; /* behind the last instruction: whatever comes next may read them */
 	unsigned next_mode; /* that the block ends in, enum mmu_mode */
 	unsigned asked;	    /* whose space is: the block's mode, or behind its end that one */
@@ -280,6 +293,24 @@ uint32_t add_site(struct work *w, struct site site);
 struct slow *add_slow(struct work *w, enum slow_kind kind, uint8_t *patch);
 /* T0 = site; jump to the thunk. */
 void emit_call_helper(struct work *w, uint32_t site, const uint8_t *thunk);
+
+/* The tag of the entry that T0 is the number of. */
+struct host_memory access_tag(bool is_write);
+/* Behind access_address(): the look-up in the TLB. */
+struct look_up access_emit_ordinary(struct work *w, unsigned size_bytes, bool is_write,
+				    bool is_aligned);
+/* Is an access inside the page that T1 was compared with? An aligned one never leaves its page.
+ * Returns where what fails jumps. */
+uint8_t *access_emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned);
+
+/* ---- micro.c ---- */
+
+/* Does the micro-TLB have an entry for it? */
+bool micro_is_for(const struct work *w, const struct guest_address *a);
+struct look_up micro_look_up(struct work *w, const struct guest_address *a, unsigned size_bytes,
+			     bool is_write, bool is_aligned);
+/* Behind all code: what follows where an entry was not the right one. */
+void micro_emit_misses(struct work *w);
 
 /* ---- relocate.c ---- */
 
