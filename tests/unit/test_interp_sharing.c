@@ -340,14 +340,38 @@ static void test_stack_becomes_code(void **state)
 	assert_int_equal(s->gpr[GPR_RDX], 1 + 2 + 3 + 4 + 5);
 }
 
+/* A CALL whose operand and return address lie 256 MiB apart, so that a TLB that is found by 16 bits
+ * of the page's number, or fewer, has one place for both. */
+static void test_call_drives_out_its_operand(void **state)
+{
+	struct machine *m = *state;
+	struct vcpu_state *s = &m->v.state;
+	enum { ROUNDS = 40, APART = 256 << 20, FUNCTION = CODE + 0x100 };
+	static const uint8_t function[] = {0x48, 0xff, 0xc2, 0xc3}; /* inc rdx; ret */
+
+	start(m, &(struct loop){.rbx = STACK + 8 + APART, .rcx = ROUNDS, .rsp = STACK});
+	poke_value(m, TABLES + 0x2000 + ((WINDOW + APART) >> 21) * 8, WINDOW_TABLE | PAGE_PRESENT,
+		   8);
+	poke_value(m, DATA + 0x808, FUNCTION, 8);
+	poke(m, FUNCTION, function, sizeof(function));
+	run_code(m, 0xff, 0x13, 0xff, 0xc9, 0x75, 0xfa, 0xf4); /* call [rbx]; dec ecx; jnz; hlt */
+	assert_halted_at(m, 7);
+	assert_int_equal(s->gpr[GPR_RDX], ROUNDS);
+	assert_int_equal(peek(m, DATA + 0x7f8, 8), CODE + 2);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, machine_create, machine_destroy)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_faults_in_the_middle),	  T(test_two_bases_one_page),
-		T(test_code_is_written),	  T(test_stack_is_elsewhere),
-		T(test_stack_may_not_be_written), T(test_stack_becomes_code),
+		T(test_faults_in_the_middle),
+		T(test_two_bases_one_page),
+		T(test_code_is_written),
+		T(test_stack_is_elsewhere),
+		T(test_stack_may_not_be_written),
+		T(test_stack_becomes_code),
+		T(test_call_drives_out_its_operand),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

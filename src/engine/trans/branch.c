@@ -177,36 +177,37 @@ static void emit_check_target(struct work *w)
 /*
  * The jump table is asked before the return address is pushed: what it has is an address that one
  * may go to, and where it leads is known early. A helper that fills the push's look-up may change
- * the table, so all of it runs again behind that.
+ * the table, so behind that it goes on as if the table had not had the target: reading that again
+ * could drive out the stack's page, if they are of one slot, and so on for ever.
  */
 static bool translate_indirect_call(struct work *w)
 {
 	struct emitter *e = &w->e;
 	flags_to_frame(w);
-	const uint8_t *start = emitter_here(e);
 	if (!emit_target(w))
 		return false;
 	flags_lost(w);
-	add_slow(w, SLOW_CALL, emit_find_slot(e))->first = w->g->index;
+	emit_store(e, FRAME(call_rip), HOST_T1);
+	struct slow *s = add_slow(w, SLOW_CALL, emit_find_slot(e));
+	s->first = w->g->index;
 	emit_load(e, HOST_T1, table_entry(offsetof(struct space, jumps[0].code)));
 	emit_store(e, FRAME(value), HOST_T1);
-	struct site *site = &w->trans->sites[w->trans->site_count]; /* the push's */
+	s->site = w->trans->site_count; /* the push's, which goes on there */
 	emit_push_return(w);
-	site->resume = start;
-	site->look_up_bytes = 0;	      /* which do not lie there */
 	emit_rm(e, 0, 0xff, 4, FRAME(value)); /* jmp */
 	return true;
 }
 
-/* The table does not have T1. */
+/* The table does not have T1, or perhaps not any more. */
 static void emit_unknown_call(struct work *w, const struct slow *s)
 {
 	w->g = &w->trans->insns[s->first];
 	w->flags = FLAGS_FRAME;
 	emit_check_target(w);
-	emit_store(&w->e, FRAME(value), HOST_T1);
+	w->trans->sites[s->site].resume = emitter_here(&w->e);
+	w->trans->sites[s->site].look_up_bytes = 0; /* another's lie there */
 	emit_push_return(w);
-	emit_load(&w->e, HOST_T1, FRAME(value));
+	emit_load(&w->e, HOST_T1, FRAME(call_rip));
 	emit_table_miss(w, word_bytes(w));
 	w->g = NULL;
 }

@@ -72,6 +72,7 @@ struct frame {
 	uint64_t operand_offset;
 	const uint8_t *go_on;
 	uint64_t halves[2][4]; /* the end of one page and the beginning of the next */
+	uint64_t call_rip;     /* where an indirect CALL leads */
 	uint64_t rcx;	       /* while a ring is changed (ring_thunk.c), which uses go_on, too */
 };
 
