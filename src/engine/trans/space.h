@@ -36,7 +36,7 @@
 #endif
 #define SPACE_TLB_COUNT (1u << SPACE_TLB_BITS)
 #define SPACE_JUMP_COUNT (1u << SPACE_JUMP_BITS)
-#define SPACE_USER_COUNT 8
+#define SPACE_USER_COUNT 3
 #define SPACE_CODE_BITS 4096u
 
 /*
