@@ -26,6 +26,8 @@
 #define POLL_SOON_NS 50000u
 #define STEP_REAL_NS 1000000000u
 #define POLL_EVERY_NS 5000000u
+/* A turn in real time: a timer that is due again at once would leave the guest none. */
+#define TURN_MIN_NS 5000u
 /* So long the TSC is compared with the clock, at least: its rate is then right to a thousandth. */
 #define RATE_NS 300000u
 /* A guest that sleeps for years need not make us compute with the sum. */
@@ -161,8 +163,9 @@ static bool turn_real(struct vm *vm)
 		uint64_t ns = devices_are_busy(vm) ? QUANTUM_BUSY_NS : QUANTUM_REAL_NS;
 		uint64_t end = now + clock_cycles_from_ns(&vm->clock, ns);
 		uint64_t deadline = clock_next_deadline(&vm->clock);
+		uint64_t least = now + clock_cycles_from_ns(&vm->clock, TURN_MIN_NS);
 		if (deadline < end)
-			end = deadline > now ? deadline : now + 1;
+			end = deadline > least ? deadline : least;
 		uint64_t before = ledger_total(&vm->ledgers[i], EVENT_INSTRUCTION);
 		bool is_left = !run_vcpu(vm, i, end);
 		bool has_run = ledger_total(&vm->ledgers[i], EVENT_INSTRUCTION) != before;
