@@ -38,17 +38,24 @@ static bool spoil(struct trans *trans)
 	return false;
 }
 
+/* What was translated runs again, spoilt and with this in RAX, up to the difference. */
+static void run_spoilt(struct machine *m, uint64_t rax)
+{
+	const struct interp *vm = (const struct interp *)m->engine;
+	assert_int_equal(m->exit.reason, EXIT_HALT);
+	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
+	m->v.state.activity = ACTIVITY_RUNNING;
+	m->v.state.rip = CODE;
+	m->v.state.gpr[GPR_RAX] = rax;
+	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
+	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+}
+
 static void test_a_wrong_translation_is_found(void **state)
 {
 	struct machine *m = *state;
 	add_and_halt(m);
-	const struct interp *vm = (const struct interp *)m->engine;
-	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
-	m->v.state.activity = ACTIVITY_RUNNING;
-	m->v.state.rip = CODE;
-	m->v.state.gpr[GPR_RAX] = 1;
-	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
-	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+	run_spoilt(m, 1);
 	assert_non_null(strstr(m->exit.text, "registers differ after the block at 10000"));
 	assert_non_null(strstr(m->exit.text, "interp 0000000000000006 trans 0000000000000007"));
 	assert_non_null(strstr(m->exit.text, "add eax, 0x05"));
@@ -67,13 +74,7 @@ static void test_a_wrong_store_is_found(void **state)
 	poke(m, CODE, code, sizeof(code));
 	enter_long(m, 0);
 	go(m);
-	assert_int_equal(m->exit.reason, EXIT_HALT);
-	const struct interp *vm = (const struct interp *)m->engine;
-	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
-	m->v.state.activity = ACTIVITY_RUNNING;
-	m->v.state.rip = CODE;
-	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
-	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+	run_spoilt(m, 0);
 	assert_non_null(strstr(m->exit.text, "memory differs"));
 	assert_int_equal(peek(m, DATA, 4), 5);
 }
@@ -89,14 +90,7 @@ static void test_a_missing_fault_is_found(void **state)
 	poke(m, CODE, code, sizeof(code));
 	enter_long(m, 0);
 	go(m);
-	assert_int_equal(m->exit.reason, EXIT_HALT);
-	const struct interp *vm = (const struct interp *)m->engine;
-	assert_true(spoil((struct trans *)(uintptr_t)vm->translator));
-	m->v.state.activity = ACTIVITY_RUNNING;
-	m->v.state.rip = CODE;
-	m->v.state.gpr[GPR_RAX] = (uint32_t)-6;
-	interp_ops.run(m->engine, 0, clock_now(&m->clock) + 1000, &m->exit);
-	assert_int_equal(m->exit.reason, EXIT_INTERNAL);
+	run_spoilt(m, (uint32_t)-6);
 	assert_non_null(strstr(m->exit.text, "a fault that only the interpreter meets"));
 	assert_non_null(strstr(m->exit.text, "vector 14, error code 0, CR2 00000000ffffffff"));
 }
