@@ -105,8 +105,10 @@ static struct space *user_space(struct trans_vcpu *t, uint64_t cr3, uint8_t key)
 		if (!p->is_valid || p->last_use < oldest->last_use)
 			oldest = p;
 	}
-	space_flush(oldest);
-	space_init(oldest); /* where nobody was before it has no memory yet */
+	if (oldest->is_valid)
+		space_flush(oldest);
+	else /* nobody was there before, so it has no memory yet */
+		space_init(oldest);
 	oldest->is_valid = true;
 	oldest->cr3 = cr3;
 	oldest->key = key;
