@@ -173,11 +173,7 @@ static void emit_slot(struct work *w)
 			emit_byte(e, bextr[k]);
 		return;
 	}
-	emit_rr(e, 0, 0x89, HOST_T1, HOST_T0); /* mov r11d, r14d */
-	emit_rr(e, 0, 0xc1, 5, HOST_T0);       /* shr */
-	emit_byte(e, PAGE_SHIFT);
-	emit_rr(e, 0, 0x81, 4, HOST_T0); /* and */
-	emit_word(e, SPACE_TLB_COUNT - 1);
+	emit_tlb_slot(e);
 }
 
 uint8_t *access_emit_check(struct emitter *e, unsigned size_bytes, bool is_aligned)
@@ -201,10 +197,6 @@ static bool is_fixed(const struct guest_address *a, unsigned size_bytes, bool is
 	return ((uint64_t)a->disp & PAGE_OFFSET_MASK) + size_bytes <= PAGE_SIZE_BYTES;
 }
 
-/* The entry that T0 is the number of. */
-static const struct host_memory tlb_entry = {
-	.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
-
 /* A slot's members. */
 static struct host_memory tag_of(struct host_memory slot, bool is_write)
 {
@@ -221,7 +213,7 @@ static struct host_memory page_of(struct host_memory slot)
 
 struct host_memory access_tag(bool is_write)
 {
-	return tag_of(tlb_entry, is_write);
+	return tag_of(space_at_t0(0), is_write);
 }
 
 static void emit_fixed(struct work *w, uint64_t address, bool is_relative)
@@ -245,11 +237,7 @@ static struct look_up look_up_fixed(struct work *w, uint64_t address, bool is_re
 {
 	struct emitter *e = &w->e;
 	uint64_t number = align_down(address, PAGE_SIZE_BYTES);
-	struct host_memory slot = {
-		.is_gs = true,
-		.is_absolute = true,
-		.disp = (int32_t)space_slot(address) * 8,
-	};
+	struct host_memory slot = space_at(8 * (size_t)space_slot(address));
 	if (number == (uint64_t)(int64_t)(int32_t)number) {
 		emit_rm(e, EMIT_W, 0x81, 7, tag_of(slot, is_write)); /* cmp */
 		emit_word(e, (uint32_t)number);
@@ -278,7 +266,7 @@ struct look_up access_emit_ordinary(struct work *w, unsigned size_bytes, bool is
 	emit_slot(w);
 	emit_rm(&w->e, EMIT_W, 0x33, HOST_T1, l.tag); /* xor */
 	l.patch = access_emit_check(&w->e, size_bytes, is_aligned);
-	emit_load(&w->e, HOST_T0, page_of(tlb_entry));
+	emit_load(&w->e, HOST_T0, space_at_t0(offsetof(struct space, page)));
 	return l;
 }
 

@@ -28,9 +28,7 @@ static void add_link(struct work *w, uint64_t rip, uint8_t *patch)
 
 static struct host_memory jump_table(size_t member, unsigned slot)
 {
-	return (struct host_memory){.is_gs = true,
-				    .is_absolute = true,
-				    .disp = (int32_t)(member + sizeof(struct space_jump) * slot)};
+	return space_at(member + sizeof(struct space_jump) * slot);
 }
 
 /* T1 is where to go. */
@@ -55,21 +53,11 @@ void emit_far_exit(struct work *w, uint64_t rip)
 	emit_table_miss(w, 0);
 }
 
-/* The jump table's at word T0. */
-static struct host_memory table_entry(size_t member)
-{
-	return (struct host_memory){.no_base = true,
-				    .index = HOST_T0,
-				    .shift = 3,
-				    .is_gs = true,
-				    .disp = (int32_t)member};
-}
-
 /* T0 = T1's slot. Returns the jump that is taken where the table does not have T1. */
 static uint8_t *emit_find_slot(struct emitter *e)
 {
 	emit_jump_slot(e);
-	emit_rm(e, EMIT_W, 0x3b, HOST_T1, table_entry(offsetof(struct space, jumps[0].rip)));
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, space_at_t0(offsetof(struct space, jumps[0].rip)));
 	return emit_jcc_forward(e, CONDITION_NE);
 }
 
@@ -77,7 +65,7 @@ void emit_indirect(struct work *w, int undo_sp)
 {
 	struct emitter *e = &w->e;
 	uint8_t *miss = emit_find_slot(e);
-	emit_rm(e, 0, 0xff, 4, table_entry(offsetof(struct space, jumps[0].code)));
+	emit_rm(e, 0, 0xff, 4, space_at_t0(offsetof(struct space, jumps[0].code)));
 	emit_patch(miss, e->at);
 	emit_table_miss(w, undo_sp);
 }
@@ -190,7 +178,7 @@ static bool translate_indirect_call(struct work *w)
 	emit_store(e, FRAME(call_rip), HOST_T1);
 	struct slow *s = add_slow(w, SLOW_CALL, emit_find_slot(e));
 	s->first = w->g->index;
-	emit_load(e, HOST_T1, table_entry(offsetof(struct space, jumps[0].code)));
+	emit_load(e, HOST_T1, space_at_t0(offsetof(struct space, jumps[0].code)));
 	emit_store(e, FRAME(value), HOST_T1);
 	s->site = w->trans->site_count; /* the push's, which goes on there */
 	emit_push_return(w);

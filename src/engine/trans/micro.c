@@ -13,13 +13,6 @@
  */
 #include "engine/trans/translate_private.h"
 
-static struct host_memory micro_member(size_t offset)
-{
-	return (struct host_memory){.is_gs = true,
-				    .is_absolute = true,
-				    .disp = (int32_t)(offsetof(struct space, stack) + offset)};
-}
-
 bool micro_is_for(const struct work *w, const struct guest_address *a)
 {
 	bool is_stack = a->base == GPR_RSP && a->index == GPR_NONE && !a->is_bit_string;
@@ -32,9 +25,9 @@ struct look_up micro_look_up(struct work *w, const struct guest_address *a, unsi
 {
 	struct emitter *e = &w->e;
 	access_address(w, a);
-	emit_rm(e, EMIT_W, 0x33, HOST_T1, micro_member(offsetof(struct micro, tag))); /* xor */
+	emit_rm(e, EMIT_W, 0x33, HOST_T1, space_at(offsetof(struct space, stack.tag))); /* xor */
 	uint8_t *patch = access_emit_check(e, size_bytes, is_aligned);
-	emit_load(e, HOST_T0, micro_member(offsetof(struct micro, page)));
+	emit_load(e, HOST_T0, space_at(offsetof(struct space, stack.page)));
 	w->misses[w->miss_count++] = (struct miss){
 		.patch = patch,
 		.after = e->at,

@@ -169,19 +169,17 @@ static void check_user(struct way *y)
 static void find_target(struct way *y)
 {
 	struct emitter *e = y->e;
-	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
-	entry.disp = (int32_t)offsetof(struct space, jumps[0].rip);
+	const struct host_memory rip = space_at_t0(offsetof(struct space, jumps[0].rip));
 	e->space_at = space_place(y->to_user ? MMU_USER : MMU_SUPERVISOR);
 	emit_jump_slot(e);
-	compare_word(y, HOST_T1, entry);
+	compare_word(y, HOST_T1, rip);
 	uint8_t *found = emit_jcc_forward(e, CONDITION_E);
 	emit_rr(e, 0, 0x83, 6, HOST_T0); /* xor */
 	emit_byte(e, SPACE_JUMP_WORDS);
-	compare_word(y, HOST_T1, entry);
+	compare_word(y, HOST_T1, rip);
 	leave_if(y, CONDITION_NE);
 	emit_patch(found, e->at);
-	entry.disp = (int32_t)offsetof(struct space, jumps[0].code);
-	emit_load(e, GPR_RCX, entry);
+	emit_load(e, GPR_RCX, space_at_t0(offsetof(struct space, jumps[0].code)));
 	emit_store(e, FRAME(go_on), GPR_RCX);
 }
 

@@ -189,15 +189,12 @@ static void emit_leave(struct emitter *e)
 /* The second place that the jump table has for T1; destroys T0. */
 static void emit_second_place(struct emitter *e)
 {
-	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
 	emit_jump_slot(e);
 	emit_rr(e, 0, 0x83, 6, HOST_T0); /* xor */
 	emit_byte(e, SPACE_JUMP_WORDS);
-	entry.disp = (int32_t)offsetof(struct space, jumps[0].rip);
-	emit_rm(e, EMIT_W, 0x3b, HOST_T1, entry);
+	emit_rm(e, EMIT_W, 0x3b, HOST_T1, space_at_t0(offsetof(struct space, jumps[0].rip)));
 	uint8_t *miss = emit_jcc_forward(e, CONDITION_NE);
-	entry.disp = (int32_t)offsetof(struct space, jumps[0].code);
-	emit_rm(e, 0, 0xff, 4, entry); /* jmp */
+	emit_rm(e, 0, 0xff, 4, space_at_t0(offsetof(struct space, jumps[0].code))); /* jmp */
 	emit_patch(miss, e->at);
 }
 
@@ -261,28 +258,16 @@ static const uint8_t *emit_take_micro(struct emitter *e)
 {
 	const uint8_t *start = emitter_here(e);
 	const struct host_memory address = frame_slot(8 + offsetof(struct frame, micro_address));
-	const struct host_memory micro = {
-		.is_gs = true, .is_absolute = true, .disp = (int32_t)offsetof(struct space, stack)};
-	struct host_memory entry = {.no_base = true, .index = HOST_T0, .shift = 3, .is_gs = true};
-	struct host_memory m = micro;
 	emit_store(e, address, HOST_T1);
-	emit_rr(e, 0, 0x89, HOST_T1, HOST_T0); /* mov r11d, r14d */
-	emit_rr(e, 0, 0xc1, 5, HOST_T0);       /* shr */
-	emit_byte(e, PAGE_SHIFT);
-	emit_rr(e, 0, 0x81, 4, HOST_T0); /* and */
-	emit_word(e, SPACE_TLB_COUNT - 1);
-	entry.disp = (int32_t)offsetof(struct space, write);
-	emit_rm(e, EMIT_W, 0x33, HOST_T1, entry); /* xor */
-	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1);	  /* cmp */
+	emit_tlb_slot(e);
+	emit_rm(e, EMIT_W, 0x33, HOST_T1, space_at_t0(offsetof(struct space, write))); /* xor */
+	emit_rr(e, EMIT_W, 0x81, 7, HOST_T1);					       /* cmp */
 	emit_word(e, PAGE_SIZE_BYTES);
 	uint8_t *none = emit_jcc_forward(e, CONDITION_AE);
-	entry.disp = (int32_t)offsetof(struct space, page);
-	emit_load(e, HOST_T0, entry);
-	m.disp = micro.disp + (int32_t)offsetof(struct micro, page);
-	emit_store(e, m, HOST_T0);
+	emit_load(e, HOST_T0, space_at_t0(offsetof(struct space, page)));
+	emit_store(e, space_at(offsetof(struct space, stack.page)), HOST_T0);
 	emit_rm(e, EMIT_W, 0x33, HOST_T1, address); /* xor: the page's number */
-	m.disp = micro.disp + (int32_t)offsetof(struct micro, tag);
-	emit_store(e, m, HOST_T1);
+	emit_store(e, space_at(offsetof(struct space, stack.tag)), HOST_T1);
 	emit_patch(none, e->at);
 	emit_load(e, HOST_T1, address);
 	emit_byte(e, RETURN);

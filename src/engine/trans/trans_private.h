@@ -380,6 +380,32 @@ static inline struct host_memory at_t0(size_t offset)
 	return (struct host_memory){.base = HOST_T0, .index = NO_INDEX, .disp = (int32_t)offset};
 }
 
+/* A member of the space. */
+static inline struct host_memory space_at(size_t member)
+{
+	return (struct host_memory){.is_gs = true, .is_absolute = true, .disp = (int32_t)member};
+}
+
+/* Word T0 of an array in it. */
+static inline struct host_memory space_at_t0(size_t array)
+{
+	return (struct host_memory){.no_base = true,
+				    .index = HOST_T0,
+				    .shift = 3,
+				    .is_gs = true,
+				    .disp = (int32_t)array};
+}
+
+/* T0 = space_slot(T1). */
+static inline void emit_tlb_slot(struct emitter *e)
+{
+	emit_rr(e, 0, 0x89, HOST_T1, HOST_T0); /* mov r11d, r14d */
+	emit_rr(e, 0, 0xc1, 5, HOST_T0);       /* shr */
+	emit_byte(e, PAGE_SHIFT);
+	emit_rr(e, 0, 0x81, 4, HOST_T0); /* and */
+	emit_word(e, SPACE_TLB_COUNT - 1);
+}
+
 /* T0 = where the jump table has T1, in words: an entry has two, and an index is scaled by 8 at
  * most.
  */
