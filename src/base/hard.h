@@ -21,36 +21,19 @@
 static inline uint64_t hard_limit(uint64_t tiny, uint64_t full, uint64_t reached_count,
 				  uint64_t patience)
 {
-#ifdef GNOMON_HARD
 	uint64_t doublings = reached_count / patience;
-	return doublings < 40 && tiny << doublings < full ? tiny << doublings : full;
-#else
-	(void)tiny;
-	(void)reached_count;
-	(void)patience;
-	return full;
-#endif
+	return IS_HARD && doublings < 40 && tiny << doublings < full ? tiny << doublings : full;
 }
 
 /* Is the event number `count` one to do it at? The first `patience` are, then every second of as
  * many, every fourth of twice as many, and so on. */
 static inline bool hard_is_due(uint64_t count, uint64_t patience)
 {
-#ifdef GNOMON_HARD
 	unsigned shift = 0;
-	while (count / patience >> shift && shift < 40)
+	while (IS_HARD && count / patience >> shift && shift < 40)
 		shift++;
-	return !(count & (((uint64_t)1 << shift) - 1));
-#else
-	(void)count;
-	(void)patience;
-	return false;
-#endif
+	return IS_HARD && !(count & (((uint64_t)1 << shift) - 1));
 }
 
 /* What is too dear to be checked each time otherwise. */
-#ifdef GNOMON_HARD
-#define hard_audit(condition) assert(condition)
-#else
-#define hard_audit(condition) ((void)0)
-#endif
+#define hard_audit(condition) assert(!IS_HARD || (condition))

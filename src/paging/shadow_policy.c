@@ -160,9 +160,7 @@ static void audit(struct shadow *s, uint64_t exit)
 	s->noted_count = 0;
 	if (is_right)
 		return;
-#ifdef GNOMON_HARD
-	assert(!"the shadow breaks its invariants");
-#endif
+	hard_audit(!"the shadow breaks its invariants");
 	if (s->mmu->difference)
 		return;
 	snprintf(p->difference, sizeof(p->difference), "%s: the audit of its tables: %s",
